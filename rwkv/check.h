@@ -1,0 +1,64 @@
+/* rwkv/check.h: how every program fails. Host only, no CUDA.
+
+   The user's fault is an Error: one sentence that names the file or option, the value found and the way
+   out, thrown with fail() and printed by run_main(); exit code 1 (2 for wrong usage).
+   Our own fault is an assertion with file and line (cudaCheck in rwkv/cuda.h).
+   defines: Error, Usage, fail, usage_fail, format, run_main */
+#pragma once
+#include <cstdarg>
+#include <cstdio>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+struct Error : std::runtime_error { using std::runtime_error::runtime_error; };
+struct Usage : Error { using Error::Error; };
+
+#define PRINTF_LIKE(f, a) __attribute__((format(printf, f, a)))
+
+inline std::string vformat(const char *fmt, va_list args) {
+    va_list again;
+    va_copy(again, args);
+    std::string s(vsnprintf(nullptr, 0, fmt, again), '\0');
+    va_end(again);
+    vsnprintf(s.data(), s.size() + 1, fmt, args);
+    return s;
+}
+PRINTF_LIKE(1, 2) inline std::string format(const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    std::string s = vformat(fmt, args);
+    va_end(args);
+    return s;
+}
+[[noreturn]] PRINTF_LIKE(1, 2) inline void fail(const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    std::string s = vformat(fmt, args);
+    va_end(args);
+    throw Error(s);
+}
+[[noreturn]] PRINTF_LIKE(1, 2) inline void usage_fail(const char *fmt, ...) {
+    va_list args;
+    va_start(args, fmt);
+    std::string s = vformat(fmt, args);
+    va_end(args);
+    throw Usage(s);
+}
+
+// The body of main(): turns an Error into its sentence on stderr and an exit code.
+template<class Body> int run_main(Body body) {
+    setvbuf(stdout, nullptr, _IOLBF, 0);  // a redirected log loses no line when the program is killed
+    try {
+        return body();
+    } catch (const Usage &e) {
+        fprintf(stderr, "error: %s\n", e.what());
+        return 2;
+    } catch (const Error &e) {
+        fprintf(stderr, "error: %s\n", e.what());
+        return 1;
+    } catch (const std::bad_alloc &) {
+        fprintf(stderr, "error: out of host memory\n");
+        return 1;
+    }
+}
