@@ -1,0 +1,280 @@
+/* rwkv/cuda.h: the numbers and the few device idioms that every kernel uses.
+
+   floatX   parameters of matrices and activations: bf16 | fp16 | fp32 | fp64 (PRECISION= of the Makefile)
+   real     everything that is summed or carried: statistics, recurrent state, gradients of parameters,
+            Adam moments, master weights: fp32, or fp64 in the fp64 build
+   Vec<W>   W neighbouring channels in one thread: a 16-byte load on the GPU, a SIMD register on the CPU
+
+   The sources compile with nvcc, and with g++ or clang++ through dev/cpu, which defines CUDA_CPU.
+   defines: floatX, real, cudaCheck, launchCheck, Vec, load, store, exp2v, sigmoid, warp_sum, block_sum, block_max,
+            channel_width, row_threads */
+#pragma once
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <cstdint>
+#include "check.h"
+
+#if defined(PRECISION_FP64)
+typedef double floatX;
+typedef double real;
+#define PRECISION_NAME "fp64"
+#elif defined(PRECISION_BF16)
+typedef __nv_bfloat16 floatX;
+typedef float real;
+#define PRECISION_NAME "bf16"
+#elif defined(PRECISION_FP16)
+typedef __half floatX;
+typedef float real;
+#define PRECISION_NAME "fp16"
+#else
+typedef float floatX;
+typedef float real;
+#define PRECISION_NAME "fp32"
+#endif
+constexpr bool has_master = sizeof(floatX) < sizeof(real);  // 16-bit parameters keep an fp32 copy
+
+// Our own mistakes: file, line, and what CUDA calls it. The argument is always evaluated.
+inline void cuda_check(cudaError_t e, const char *what, const char *file, int line) {
+    if (e == cudaSuccess) return;
+    if (e == cudaErrorMemoryAllocation) fail("the device is out of memory (%s:%d): lower --batch or --ctx, or raise --recompute", file, line);
+    fail("CUDA error at %s:%d: %s: %s", file, line, what, cudaGetErrorString(e));
+}
+#define cudaCheck(call) cuda_check((call), #call, __FILE__, __LINE__)
+#ifdef DEBUG  // find the kernel that failed, not the next call that notices
+#define launchCheck() (cudaCheck(cudaGetLastError()), cudaCheck(cudaDeviceSynchronize()))
+#else
+#define launchCheck() cudaCheck(cudaGetLastError())
+#endif
+
+inline int ceil_div(int64_t a, int64_t b) { return (int)((a + b - 1) / b); }
+constexpr real LOG2E = real(1.4426950408889634074), LN2 = real(0.6931471805599453094);
+
+// ------------------------------------------------------------------------------------------------
+// Vec<W>: the same arithmetic on W channels. On the CPU it is a compiler vector, so that a thread's
+// work is SIMD instructions; on the GPU an array that lives in registers.
+#ifdef CUDA_CPU
+template<class T, int W> struct Simd { typedef T type __attribute__((vector_size(W * sizeof(T)))); };
+template<int W> struct Vec {
+    typedef typename Simd<real, W>::type type;
+    type v;
+    Vec() {}
+    Vec(real x) : v(type{} + x) {}
+    Vec(type x) : v(x) {}
+    real operator[](int i) const { return v[i]; }
+    void set(int i, real x) { v[i] = x; }
+};
+#define VEC_OPERATOR(op)                                                                                  \
+    template<int W> inline Vec<W> operator op(Vec<W> a, Vec<W> b) { return Vec<W>(a.v op b.v); }          \
+    template<int W> inline Vec<W> operator op(Vec<W> a, real b) { return Vec<W>(a.v op Vec<W>(b).v); }    \
+    template<int W> inline Vec<W> operator op(real a, Vec<W> b) { return Vec<W>(Vec<W>(a).v op b.v); }
+#else
+template<int W> struct Vec {
+    real v[W];
+    __device__ Vec() {}
+    __device__ Vec(real x) {
+#pragma unroll
+        for (int i = 0; i < W; i++) v[i] = x;
+    }
+    __device__ real operator[](int i) const { return v[i]; }
+    __device__ void set(int i, real x) { v[i] = x; }
+};
+#define VEC_OPERATOR(op)                                                                                  \
+    template<int W> __device__ inline Vec<W> operator op(Vec<W> a, Vec<W> b) {                            \
+        _Pragma("unroll") for (int i = 0; i < W; i++) a.v[i] = a.v[i] op b.v[i];                          \
+        return a;                                                                                         \
+    }                                                                                                     \
+    template<int W> __device__ inline Vec<W> operator op(Vec<W> a, real b) { return a op Vec<W>(b); }     \
+    template<int W> __device__ inline Vec<W> operator op(real a, Vec<W> b) { return Vec<W>(a) op b; }
+#endif
+VEC_OPERATOR(+) VEC_OPERATOR(-) VEC_OPERATOR(*) VEC_OPERATOR(/)
+template<int W> __device__ inline void operator+=(Vec<W> &a, Vec<W> b) { a = a + b; }
+
+// f(i) for every channel of a Vec, unrolled
+template<int W, class F> __device__ inline Vec<W> each(F f) {
+    Vec<W> r;
+#pragma unroll
+    for (int i = 0; i < W; i++) r.set(i, f(i));
+    return r;
+}
+template<int W> __device__ inline real sum(Vec<W> a) {  // pairwise: a fixed order for every W
+    if constexpr (W == 1) return a[0];
+    else return sum(each<W / 2>([&](int i) { return a[i] + a[i + W / 2]; }));
+}
+template<int W> __device__ inline real largest(Vec<W> a) {  // NaN is ignored
+    real m = a[0];
+#pragma unroll
+    for (int i = 1; i < W; i++) m = a[i] > m ? a[i] : m;
+    return m;
+}
+template<int W> __device__ inline Vec<W> relu(Vec<W> a) { return each<W>([&](int i) { return a[i] > 0 ? a[i] : real(0); }); }
+template<int W> __device__ inline Vec<W> sqrtv(Vec<W> a) { return each<W>([&](int i) { return real(sqrt(a[i])); }); }
+template<int W> __device__ inline bool all_within(Vec<W> a, real lo, real hi) {  // false for NaN
+#ifdef CUDA_CPU
+    auto out = (a.v >= lo) & (a.v <= hi);
+    auto in = out[0];
+    for (int i = 1; i < W; i++) in &= out[i];
+    return in;
+#else
+    bool in = true;
+#pragma unroll
+    for (int i = 0; i < W; i++) in = in && a[i] >= lo && a[i] <= hi;
+    return in;
+#endif
+}
+
+// 2^x. GPU: one MUFU instruction (2 ulp). CPU: round to the nearest integer n, a polynomial for
+// 2^(x-n) on [-1/2, 1/2] (Taylor to degree 7, 1 ulp), times 2^n from its exponent bits; below 2^-126 it is 0.
+template<int W> __device__ inline Vec<W> exp2v(Vec<W> x) {
+#if defined(CUDA_CPU) && !defined(PRECISION_FP64)
+    typedef typename Simd<int32_t, W>::type ints;
+    typedef typename Vec<W>::type floats;
+    floats y = x.v;
+    y = y < -127.f ? Vec<W>(-127.f).v : y;
+    y = y > 128.f ? Vec<W>(128.f).v : y;
+    floats n = (y + 12582912.f) - 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
+    floats f = (y - n) * LN2;
+    floats p = 1.f / 5040 * f + 1.f / 720;
+    p = p * f + 1.f / 120, p = p * f + 1.f / 24, p = p * f + 1.f / 6, p = p * f + .5f, p = p * f + 1.f, p = p * f + 1.f;
+    ints e = (__builtin_convertvector(n, ints) + 127) << 23;
+    floats scale;
+    static_assert(sizeof scale == sizeof e, "");
+    __builtin_memcpy(&scale, &e, sizeof e);
+    return Vec<W>(p * scale);  // NaN stays NaN; n = 128 gives inf, n = -127 gives 0
+#else
+    return each<W>([&](int i) { return real(exp2(x[i])); });
+#endif
+}
+template<int W> __device__ inline Vec<W> reciprocal(Vec<W> x) {
+#if defined(__CUDA_ARCH__) && !defined(PRECISION_FP64)
+    return each<W>([&](int i) { return __frcp_rn(x[i]); });
+#else
+    return real(1) / x;
+#endif
+}
+template<int W> __device__ inline Vec<W> sigmoid(Vec<W> x) { return reciprocal(real(1) + exp2v(x * -LOG2E)); }
+
+// Memory: W values of type T at an address that is a multiple of W elements.
+template<class T, int W> struct alignas(sizeof(T) * W <= 16 ? sizeof(T) * W : 16) Pack { T x[W]; };
+template<int W, class T> __device__ inline Vec<W> load(const T *p) {
+#ifdef CUDA_CPU
+    Vec<W> r;
+    if constexpr (sizeof(T) == sizeof(real)) __builtin_memcpy(&r.v, p, sizeof r.v);
+    else if constexpr (std::is_same<T, __nv_bfloat16>::value) {
+        typedef typename Simd<uint16_t, W>::type shorts;
+        typedef typename Simd<uint32_t, W>::type ints;
+        shorts half;
+        __builtin_memcpy(&half, p, sizeof half);
+        ints bits = __builtin_convertvector(half, ints) << 16;
+        __builtin_memcpy(&r.v, &bits, sizeof bits);
+    } else r = each<W>([&](int i) { return (real)p[i]; });
+    return r;
+#else
+    Pack<T, W> a = *(const Pack<T, W> *)p;
+    return each<W>([&](int i) { return (real)a.x[i]; });
+#endif
+}
+// The same without widening: registers for a value that is on its way
+template<int W, class T> __device__ inline Pack<T, W> load_pack(const T *p) { return *(const Pack<T, W> *)p; }
+template<int W, class T> __device__ inline void store(T *p, Vec<W> a) {
+#ifdef CUDA_CPU
+    if constexpr (sizeof(T) == sizeof(real)) __builtin_memcpy(p, &a.v, sizeof a.v);
+    else if constexpr (std::is_same<T, __nv_bfloat16>::value) {
+        typedef typename Simd<uint16_t, W>::type shorts;
+        typedef typename Simd<uint32_t, W>::type ints;
+        ints bits;
+        __builtin_memcpy(&bits, &a.v, sizeof bits);
+        ints rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;  // to nearest even
+        shorts half = __builtin_convertvector(a.v == a.v ? rounded : bits >> 16 | 64, shorts);  // NaN stays NaN
+        __builtin_memcpy(p, &half, sizeof half);
+    } else for (int i = 0; i < W; i++) p[i] = (T)a[i];
+#else
+    Pack<T, W> b;
+#pragma unroll
+    for (int i = 0; i < W; i++) b.x[i] = (T)a[i];
+    *(Pack<T, W> *)p = b;
+#endif
+}
+template<int W> __device__ inline Vec<W> round_to_floatX(Vec<W> a) {  // what a store and a load would leave
+    if constexpr (!has_master) return a;
+    else {
+        floatX x[W];
+        store<W>(x, a);
+        return load<W>(x);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------
+// Sums over a warp and over a block; every thread gets the same bits.
+__device__ inline real warp_sum(real x) {
+#ifdef CUDA_CPU
+    return cuda_cpu::warp_sum(x);  // one meeting of the 32 lanes instead of five
+#else
+    for (int o = 16; o; o /= 2) x += __shfl_xor_sync(~0u, x, o);
+    return x;
+#endif
+}
+__device__ inline real warp_max(real x) {
+#ifdef CUDA_CPU
+    return cuda_cpu::warp_max(x);
+#else
+    for (int o = 16; o; o /= 2) x = fmax(x, __shfl_xor_sync(~0u, x, o));
+    return x;
+#endif
+}
+// Room for block_sum: two buffers, so that the next sum may start while slow threads still read this one.
+struct BlockRoom { real part[2][32][2]; };
+// of N <= 2 numbers at once
+template<int N, class Warp, class Combine> __device__ inline void block_reduce(real (&x)[N], BlockRoom &room, int &turn, Warp warp, Combine combine) {
+    for (int n = 0; n < N; n++) x[n] = warp(x[n]);
+    int warps = (blockDim.x + 31) / 32;
+    if (warps == 1) return;
+    if (threadIdx.x % 32 == 0) for (int n = 0; n < N; n++) room.part[turn][threadIdx.x / 32][n] = x[n];
+    __syncthreads();  // all partial results are written before anyone reads them
+    for (int n = 0; n < N; n++) {
+        x[n] = room.part[turn][0][n];
+        for (int w = 1; w < warps; w++) x[n] = combine(x[n], room.part[turn][w][n]);
+    }
+    turn ^= 1;
+}
+template<int N> __device__ inline void block_sum(real (&x)[N], BlockRoom &room, int &turn) {
+    block_reduce(x, room, turn, [](real v) { return warp_sum(v); }, [](real a, real b) { return a + b; });
+}
+template<int N> __device__ inline void block_max(real (&x)[N], BlockRoom &room, int &turn) {
+    block_reduce(x, room, turn, [](real v) { return warp_max(v); }, [](real a, real b) { return fmax(a, b); });
+}
+
+// ------------------------------------------------------------------------------------------------
+// Launch shapes
+#ifdef CUDA_CPU
+constexpr int MAX_WIDTH = sizeof(real) == 8 ? 8 : 16;  // channels per thread: one AVX-512 register
+#else
+constexpr int MAX_WIDTH = 8;                            // eight bf16 are one 16-byte load
+#endif
+// Kernels take any C; those with more factors of two are faster. Widths are 8, 2, 1 (16, 4, 1): every width is
+// another instance of every kernel to compile.
+constexpr int narrower(int width) { return width == 2 ? 1 : width / 4; }
+inline int channel_width(int64_t C, int most = MAX_WIDTH) {
+    while (C % most) most = narrower(most);
+    return most;
+}
+// Calls f with the width as a compile-time constant: dispatch_width(C, [&](auto w) { kernel<w()><<<...>>>(...); })
+template<int W = MAX_WIDTH, class F> inline void dispatch_width(int width, F f) {
+    if (width == W) f(std::integral_constant<int, W>());
+    else if constexpr (W > 1) dispatch_width<narrower(W)>(width, f);
+}
+// Threads for a row of C channels, one Vec each. On the CPU a warp need not be full, unless checks are on.
+inline int row_threads(int C, int width) {
+    int n = C / width;
+    if (n > 1024) fail("%d channels do not fit one block of 1024 threads: --dim must have more factors of two", C);
+#ifdef CUDA_CPU
+    if (!cuda_cpu::opt.check) return n;
+#endif
+    return (n + 31) / 32 * 32;
+}
+inline const cudaDeviceProp &device() {
+    static cudaDeviceProp p = [] { cudaDeviceProp p; cudaCheck(cudaGetDeviceProperties(&p, 0)); return p; }();
+    return p;
+}
+// How many blocks keep the device busy; partial sums have one slot for each.
+inline int busy_blocks() { return device().multiProcessorCount * 8; }

@@ -1,0 +1,105 @@
+/* rwkv/loss.h: cross-entropy and L2Wrap, with the gradient written over the logits.
+
+       loss[row] = log sum_j e^z_j - z_target
+       dz_j = scale * (softmax_j - [j = target] + [j = argmax z] 1e-4 max z)
+
+   L2Wrap, the last term, is the gradient of 0.5e-4 mean_rows (max_j z_j)^2 (spec of RWKV-4 and later): it keeps
+   the largest logit small, and is not part of the reported loss. scale = loss scale / (tokens of the whole
+   optimizer step), for both terms alike, so that gradient accumulation equals the big batch.
+   Logits are rows of `stride` elements, of which the first V count; the padding gets a zero gradient.
+   defines: cross_entropy, Head, loss_sum */
+#pragma once
+#include "matmul.h"
+#include "tensors.h"
+
+#ifdef CUDA_CPU
+constexpr int CROSS_ENTROPY_THREADS = 32;    // fibers; the loops are long enough
+#else
+constexpr int CROSS_ENTROPY_THREADS = 1024;  // one row at a time keeps an SM busy: 100 KB of logits at V = 50277
+#endif
+// Columns [j, j + W) of a row, the padding as -inf
+template<int W> __device__ inline Vec<W> load_logits(const floatX *z, int j, int V) {
+    Vec<W> x = load<W>(z + j);
+    return j + W <= V ? x : each<W>([&](int i) { return j + i < V ? x[i] : real(-INFINITY); });
+}
+// One block per row; the row is read three times, from cache after the first. `scale` lies on the device.
+// grad = false leaves the logits as they are. A NaN logit makes the loss NaN: every exponential is.
+template<int W> __global__ void cross_entropy_kernel(floatX *logits, real *losses, const int *targets, const real *scale, real l2wrap, int V, int stride, bool grad) {
+    __shared__ BlockRoom room;
+    int target = targets[blockIdx.x], turn = 0;
+    floatX *z = logits + (int64_t)blockIdx.x * stride;
+    real max[1] = {-INFINITY}, at[1] = {-(real)V}, s[1] = {0};
+    for (int j = threadIdx.x * W; j < stride; j += blockDim.x * W) max[0] = fmax(max[0], largest(load_logits<W>(z, j, V)));
+    block_max(max, room, turn);
+    for (int j = threadIdx.x * W; j < stride; j += blockDim.x * W) {
+        Vec<W> x = load_logits<W>(z, j, V);
+        s[0] += sum(exp2v((x - max[0]) * LOG2E));
+        if (largest(x) == max[0])
+            for (int i = W - 1; i >= 0; i--) if (x[i] == max[0]) at[0] = fmax(at[0], -(real)(j + i));
+    }
+    block_sum(s, room, turn);
+    block_max(at, room, turn);  // the lowest index of the maximum, as a negative number
+    if (threadIdx.x == 0) losses[blockIdx.x] = log(s[0]) + max[0] - (real)z[target];
+    if (!grad) return;
+    __syncthreads();  // z[target] is read before anyone overwrites it
+    real inverse = *scale / s[0];
+    int argmax = -(int)at[0];
+    for (int j = threadIdx.x * W; j < stride; j += blockDim.x * W) {
+        Vec<W> d = exp2v((load_logits<W>(z, j, V) - max[0]) * LOG2E) * inverse;
+        if (target >= j && target < j + W) d.set(target - j, d[target - j] - *scale);
+        if (argmax >= j && argmax < j + W) d.set(argmax - j, d[argmax - j] + *scale * l2wrap * max[0]);
+        store(z + j, d);
+    }
+}
+constexpr real L2WRAP = real(1e-4);
+inline void cross_entropy(floatX *logits, real *losses, const int *targets, const real *scale, real l2wrap, int rows, int V, int stride, bool grad, cudaStream_t stream) {
+    int width = channel_width(stride), threads = std::min(stride / width, CROSS_ENTROPY_THREADS);
+    dispatch_width(width, [&](auto W) {
+        cross_entropy_kernel<W.value><<<rows, threads, 0, stream>>>(logits, losses, targets, scale, l2wrap, V, stride, grad);
+    });
+    launchCheck();
+}
+
+// ------------------------------------------------------------------------------------------------
+// The head: logits = x W^T and their loss, ROWS rows at a time, so that the logits of a batch (the largest
+// buffer of a small model with a large vocabulary) never exist at once. Forward and backward are one pass.
+struct Head {
+    static constexpr int64_t MOST = 1ll << 28;   // elements of logits alive: 512 MB of bf16
+    int rows = 0, V, C, stride;                  // rows alive; stride: V padded to 16
+    floatX *logits;
+    real *losses;                                // (B T)
+
+    void plan(Arena &arena, int BT, int vocab, int channels) {
+        V = vocab, C = channels, stride = padded_vocab(V);
+        rows = std::min<int64_t>(BT, std::max<int64_t>(1, MOST / stride));
+        arena.plan("logits", &logits, (int64_t)rows * stride);
+        arena.plan("logits", &losses, BT);
+    }
+    // logits of up to `rows` rows of x, for sampling
+    void forward(const floatX *x, const floatX *weight, int n, cudaStream_t stream) { matmul_forward(logits, x, weight, nullptr, n, stride, C, stream); }
+    // losses of n rows; with dx also dx (n,C) and dweight +=
+    void loss(const floatX *x, const floatX *weight, const int *targets, const real *scale, real l2wrap, int n, floatX *dx, real *dweight, cudaStream_t stream) {
+        for (int i = 0; i < n; i += rows) {
+            int m = std::min(rows, n - i);
+            const floatX *xi = x + (int64_t)i * C;
+            forward(xi, weight, m, stream);
+            cross_entropy(logits, losses + i, targets + i, scale, l2wrap, m, V, stride, dx != nullptr, stream);
+            if (!dx) continue;
+            matmul_backward_weight(dweight, logits, xi, m, stride, C, stream);
+            matmul_backward_input(dx + (int64_t)i * C, logits, weight, m, stride, C, stream);
+        }
+    }
+};
+// *total += sum of losses: one block, fixed order
+__global__ void loss_sum_kernel(real *total, const real *losses, int n) {
+    __shared__ BlockRoom room;
+    int turn = 0;
+    real s[1] = {0};
+    for (int i = threadIdx.x; i < n; i += blockDim.x) s[0] += losses[i];
+    block_sum(s, room, turn);
+    if (threadIdx.x == 0) *total += s[0];
+}
+inline void loss_sum(real *total, const real *losses, int n, cudaStream_t stream) {
+    loss_sum_kernel<<<1, CROSS_ENTROPY_THREADS, 0, stream>>>(total, losses, n);
+    launchCheck();
+}

@@ -1,0 +1,522 @@
+/* rwkv/train.h: the training program that every model shares: `return train_main<Model>(argc, argv)`.
+
+   A step: accum times { batch -> device; forward, loss, backward } -> gradient norm -> AdamW -> log line.
+   Which tokens a step sees is a pure function of the seed and the step number, and everything else that a step
+   depends on is in the checkpoint, so a resumed run gives the bits of an uninterrupted one.
+
+   Long sequences: with --chunk N a sequence of --ctx tokens goes through the model N at a time and the state is
+   carried. --bptt full also carries the gradient of the state back: the chunks run forward once keeping only the
+   states between them, then from the last to the first forward and backward: the exact gradient of the whole
+   sequence, in the activation memory of one chunk. --bptt truncated stops the gradient at chunk borders.
+
+   A Model has: kind, program, purpose, STATE, rows(), default_ffn(), shape_of(file), plan(arena), link(), Input,
+   forward(), loss(), backward(), head, stream (see train_rwkv.cu).   defines: Trainer, train_main */
+#pragma once
+#include <csignal>
+#include <chrono>
+#include <memory>
+#include "adamw.h"
+#include "checkpoint.h"
+#include "data.h"
+#include "embedding.h"
+#include "log.h"
+#include "loss.h"
+#include "options.h"
+#include "sampler.h"
+#include "schedule.h"
+#include "tokenizer.h"
+
+struct TrainOptions {
+    std::string train, val, out, load, schedule, bptt, prompt, log, tokenizer;
+    bool resume, doc_reset;
+    int64_t layers, dim, ffn, ctx, batch, accum, chunk, steps, warmup, seed, eval_every, eval_batches, sample_every, sample_tokens, save_every, keep, recompute;
+    double lr, lr_final, beta1, beta2, eps, weight_decay, clip, l2wrap, temperature, top_p;
+
+    std::vector<Option> table() {
+        return {
+            {"train", &train, "", "", "shard(s) to train on; quote a pattern: 'data/x_train_*.bin'"},
+            {"val", &val, "", "", "shard(s) for the validation loss"},
+            {"out", &out, "", "", "folder for checkpoints; without it nothing is saved"},
+            {"load", &load, "", "", "start from these weights: .safetensors, .pth or a checkpoint folder"},
+            {"resume", &resume, "go on from the last good checkpoint in --out"},
+            {"tokenizer", &tokenizer, "", "", "the .tok file for samples [beside --train]"},
+            {"layers", &layers, 4, 1, 1000, "layers (L)"},
+            {"dim", &dim, 128, 1, 65536, "channels (C)"},
+            {"ffn", &ffn, 0, 0, 1 << 20, "channels of the feed-forward layer (F); 0: the model's own rule"},
+            {"ctx", &ctx, 64, 1, 1 << 24, "tokens per sequence (T)"},
+            {"batch", &batch, 16, 1, 65536, "sequences per micro-step (B)"},
+            {"accum", &accum, 1, 1, 65536, "micro-steps whose gradients are summed into one step"},
+            {"chunk", &chunk, 0, 0, 1 << 24, "run a sequence this many tokens at a time, carrying the state; 0: all at once"},
+            {"bptt", &bptt, "full", "full|truncated", "with --chunk: gradients through the state, or not"},
+            {"doc-reset", &doc_reset, "empty the state where a document begins (at an end-of-text token)"},
+            {"steps", &steps, 1000, 1, 1e12, "optimizer steps in all"},
+            {"lr", &lr, 6e-4, 0, 10, "learning rate after the warm-up"},
+            {"lr-final", &lr_final, 1e-5, 0, 10, "learning rate at the end"},
+            {"warmup", &warmup, 0, 0, 1e12, "steps with a rising learning rate"},
+            {"schedule", &schedule, "cosine", SCHEDULES, "how the learning rate falls"},
+            {"beta1", &beta1, 0.9, 0, 0.999999, "Adam: decay of the mean of gradients"},
+            {"beta2", &beta2, 0.99, 0, 0.999999, "Adam: decay of the mean of squares"},
+            {"eps", &eps, 1e-8, 0, 1, "Adam: added to the root of the mean of squares"},
+            {"weight-decay", &weight_decay, 0, 0, 10, "decoupled weight decay, on matrices only"},
+            {"clip", &clip, 1, 0, 1e9, "limit of the gradient norm; 0: none"},
+            {"l2wrap", &l2wrap, 1e-4, 0, 1, "strength of L2Wrap, the pull on the largest logit; 0: off"},
+            {"seed", &seed, 1, 0, 1e15, "of the initial weights, the order of data and the samples"},
+            {"recompute", &recompute, 0, 0, 2, "less memory, more time, the same bits: 1 makes mixes again, 2 also k v r and relu^2"},
+            {"eval-every", &eval_every, 100, 0, 1e12, "steps between validations; 0: only at the end"},
+            {"eval-batches", &eval_batches, 20, 1, 1e9, "batches per validation, at most"},
+            {"sample-every", &sample_every, 0, 0, 1e12, "steps between samples of text; 0: only at the end"},
+            {"sample-tokens", &sample_tokens, 200, 0, 1e9, "length of a sample; 0: no samples"},
+            {"prompt", &prompt, "", "", "what a sample goes on from [end-of-text, or a line break]"},
+            {"temperature", &temperature, 1, 0, 100, "of samples; 0: always the likeliest token"},
+            {"top-p", &top_p, 0.9, 0, 1, "of samples: only the likeliest tokens that make up this share"},
+            {"save-every", &save_every, 0, 0, 1e12, "steps between checkpoints; 0: only at the end"},
+            {"keep", &keep, 2, 1, 1e9, "checkpoints to keep"},
+            {"log", &log, "", "", "write a JSON line per step to this file"},
+        };
+    }
+};
+
+inline volatile std::sig_atomic_t &stop_signal() { static volatile std::sig_atomic_t s; return s; }
+inline std::string megabytes(double bytes) { return bytes < 1e9 ? format("%.1f MB", bytes / 1e6) : format("%.2f GB", bytes / 1e9); }
+
+// Is there a device that can run this program?
+inline void device_init() {
+#ifndef CUDA_CPU
+    int n = 0;
+    cudaError_t e = cudaGetDeviceCount(&n);
+    if (e != cudaSuccess || !n) fail("no CUDA GPU can be used (%s); on a machine without one: make cpu", e == cudaSuccess ? "none is visible" : cudaGetErrorString(e));
+    const cudaDeviceProp &p = device();
+    if (std::is_same<floatX, __nv_bfloat16>::value && p.major < 8)
+        fail("%s is sm_%d%d, and bf16 needs sm_80 or later: make PRECISION=fp16", p.name, p.major, p.minor);
+    cudaFuncAttributes a;
+    if (cudaFuncGetAttributes(&a, (const void *)loss_sum_kernel) != cudaSuccess)
+        fail("this program has no code for %s (sm_%d%d): make GPU_ARCH=%d%d", p.name, p.major, p.minor, p.major, p.minor);
+#endif
+}
+
+// A sequence of launches, run once as it is (so that everything is planned and tuned), then captured into a
+// CUDA graph and replayed: hundreds of launches become one. The pointers in it must not change.
+struct Graph {
+    int runs = 0;
+    cudaGraphExec_t exec = nullptr;
+    template<class F> void run(cudaStream_t stream, F launches) {
+        if (runs++ == 0) return launches();
+        if (!exec) {
+            cudaGraph_t graph;
+            cudaCheck(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+            launches();
+            cudaCheck(cudaStreamEndCapture(stream, &graph));
+            cudaCheck(cudaGraphInstantiate(&exec, graph, 0));
+            cudaCheck(cudaGraphDestroy(graph));
+        }
+        cudaCheck(cudaGraphLaunch(exec, stream));
+    }
+};
+
+template<class Model> struct Trainer {
+    TrainOptions o;
+    Options options{Model::program, Model::purpose, o.table()};
+    Parameters p;
+    std::unique_ptr<Model> model;
+    std::unique_ptr<Tokenizer> tokenizer;
+    Arena arena;
+    cudaStream_t stream = 0;
+    int B, T, TC, chunks;                        // TC: tokens per chunk
+
+    // On the device: one batch, the states between chunks and their gradients, the numbers of a step
+    int *tokens, *targets, *index;
+    uint8_t *resets;
+    real *states, *dstates, *sample_states;
+    uint8_t *group;
+    StepNumbers *numbers;
+    struct Results { real loss, norm; } *results;  // sum of losses, gradient norm
+    real *norm_partial;
+    Groups groups;
+    // On the host, pinned: what travels
+    struct Staging { int *tokens, *targets, *index; uint8_t *resets; cudaEvent_t sent; } staging[2];
+    StepNumbers *host_numbers;
+    Results *host_results;
+    std::vector<int> scratch;
+    Graph micro_step_graph, update_graph;
+
+    // What a checkpoint holds besides tensors
+    int64_t step = 0, updates = 0;               // steps done; updates: without those that a loss scale skipped
+    double loss_scale = 1;
+    int64_t good_steps = 0;                      // since the loss scale last changed
+    static constexpr bool scaled = std::is_same<floatX, __half>::value;
+
+    std::unique_ptr<Loader> train_data, val_data;
+    std::unique_ptr<Prefetcher> batches;
+    TokenizerId made_with;                       // what the shards were made with
+    RunLog run_log;
+
+    // ---------------------------------------------------------------- setting up
+    Shape shape_from_options(const TensorFile *file) {
+        Shape s = {made_with.vocab, (int)o.dim, (int)o.ffn, (int)o.layers};
+        if (file) {
+            Shape f = Model::shape_of(*file);
+            struct { const char *option; int64_t asked; int has; } checks[] = {{"layers", o.layers, f.L}, {"dim", o.dim, f.C}, {"ffn", o.ffn, f.F}};
+            for (auto &c : checks)
+                if (options.given(c.option) && c.asked && c.asked != c.has)
+                    fail("%s has %s %d, but --%s says %lld; leave the option away", file->path.c_str(), c.option, c.has, c.option, (long long)c.asked);
+            if (f.V < s.V) fail("%s has a vocabulary of %d, but the tokens of %s go up to %d; prepare the text with the model's tokenizer", file->path.c_str(), f.V, o.train.c_str(), s.V);
+            s = f;
+        }
+        if (!s.F) s.F = Model::default_ffn(s.C);
+        return s;
+    }
+    void plan(Arena &a, Model &m) {
+        int64_t N = (int64_t)B * T;
+        p.plan(a, true);
+        m.plan(a);
+        a.plan("batch", &tokens, N), a.plan("batch", &targets, N), a.plan("batch", &index, chunks * TokenIndex::ints((int64_t)B * TC)), a.plan("batch", &resets, N);
+        if (chunks > 1) a.plan("states", &states, (chunks + 1) * m.state_count(B)), a.plan("states", &dstates, 2 * m.state_count(B));
+        a.plan("states", &sample_states, 2 * m.state_count(1));
+        a.plan("optimizer", &group, p.table.total / 64);
+        a.plan("optimizer", &numbers, 1), a.plan("optimizer", &results, 1), a.plan("optimizer", &norm_partial, busy_blocks());
+    }
+    // Prints what memory is needed, and refuses before anything is allocated.
+    void check_memory(const Arena &a) {
+        size_t free_bytes, total_bytes;
+        cudaCheck(cudaMemGetInfo(&free_bytes, &total_bytes));
+        std::string line;
+        for (auto &[name, bytes] : a.groups()) line += format("%s%s %s", line.empty() ? "" : ", ", name.c_str(), megabytes(bytes).c_str());
+        printf("memory: %s; %s in all, %s free\n", line.c_str(), megabytes(a.total).c_str(), megabytes(free_bytes).c_str());
+        if (a.total < 0.97 * free_bytes) return;
+        size_t fixed = 0;
+        for (auto &[name, bytes] : a.groups()) if (name == "parameters" || name == "gradients" || name == "optimizer") fixed += bytes;
+        std::string way = fixed > 0.9 * free_bytes ? "the model itself is too large: lower --dim or --layers"
+                        : o.recompute < 2 ? format("pass --recompute 2, or lower --batch to %lld and raise --accum", (long long)std::max<int64_t>(1, B * (0.9 * free_bytes - fixed) / (a.total - fixed)))
+                        : B > 1 ? format("lower --batch to %lld and raise --accum", (long long)std::max<int64_t>(1, B * (0.9 * free_bytes - fixed) / (a.total - fixed)))
+                        : "lower --ctx, or pass --chunk";
+        fail("this run needs %s of device memory, but %s are free: %s", megabytes(a.total).c_str(), megabytes(free_bytes).c_str(), way.c_str());
+    }
+    void allocate() {
+        model.reset(new Model(p, B, TC, o.recompute));
+        plan(arena, *model);
+        check_memory(arena);
+        arena.allocate();
+        p.link(), model->link();
+        cudaCheck(cudaStreamCreate(&stream));
+        model->stream = stream;
+        int64_t N = (int64_t)B * T;
+        for (Staging &s : staging) {
+            cudaCheck(cudaMallocHost((void **)&s.tokens, N * sizeof(int))), cudaCheck(cudaMallocHost((void **)&s.targets, N * sizeof(int)));
+            cudaCheck(cudaMallocHost((void **)&s.index, chunks * TokenIndex::ints((int64_t)B * TC) * sizeof(int))), cudaCheck(cudaMallocHost((void **)&s.resets, N));
+            cudaCheck(cudaEventCreateWithFlags(&s.sent, cudaEventDisableTiming));
+        }
+        cudaCheck(cudaMallocHost((void **)&host_numbers, sizeof *host_numbers)), cudaCheck(cudaMallocHost((void **)&host_results, sizeof *host_results));
+        std::vector<uint8_t> g = groups.assign(p.table, o.weight_decay);
+        cudaCheck(cudaMemcpy(group, g.data(), g.size(), cudaMemcpyHostToDevice));
+        matmul_init(true);
+    }
+    void set_weights(const std::vector<real> &host) {
+        p.set(host, p.master);
+        round_params(p.params, p.master, p.table.total, stream);
+        cudaCheck(cudaStreamSynchronize(stream));
+    }
+
+    // ---------------------------------------------------------------- one step
+    // Tokens of a micro-step to the device. Chunks of a sequence become (chunk, B, TC), so that each is contiguous.
+    void send(const int *x, const int *y, int turn) {
+        Staging &s = staging[turn];
+        cudaCheck(cudaEventSynchronize(s.sent));  // the copy that last used this staging memory is done
+        for (int c = 0; c < chunks; c++) {
+            int first = c * TC, n = std::min(TC, T - first);
+            int64_t at = (int64_t)B * first;
+            for (int b = 0; b < B; b++) {
+                memcpy(s.tokens + at + (int64_t)b * n, x + (int64_t)b * T + first, n * sizeof(int));
+                memcpy(s.targets + at + (int64_t)b * n, y + (int64_t)b * T + first, n * sizeof(int));
+            }
+            TokenIndex(s.index + c * TokenIndex::ints((int64_t)B * TC), (int64_t)B * TC).fill(s.tokens + at, B * n, p.table.s.V, scratch);
+        }
+        int64_t N = (int64_t)B * T;
+        for (int64_t i = 0; o.doc_reset && i < N; i++) s.resets[i] = s.tokens[i] == made_with.eot;
+        cudaCheck(cudaMemcpyAsync(tokens, s.tokens, N * sizeof(int), cudaMemcpyHostToDevice, stream));
+        cudaCheck(cudaMemcpyAsync(targets, s.targets, N * sizeof(int), cudaMemcpyHostToDevice, stream));
+        cudaCheck(cudaMemcpyAsync(index, s.index, chunks * TokenIndex::ints((int64_t)B * TC) * sizeof(int), cudaMemcpyHostToDevice, stream));
+        if (o.doc_reset) cudaCheck(cudaMemcpyAsync(resets, s.resets, N, cudaMemcpyHostToDevice, stream));
+        cudaCheck(cudaEventRecord(s.sent, stream));
+    }
+    typename Model::Input chunk_input(int c) {
+        int64_t at = (int64_t)B * c * TC, n = model->state_count(B);
+        bool carried = chunks > 1;
+        return {tokens + at, B, std::min(TC, T - c * TC), carried && c ? states + c * n : nullptr, carried ? states + (c + 1) * n : nullptr, o.doc_reset ? resets + at : nullptr};
+    }
+    void forward_backward() {
+        auto forward = [&](int c) { model->forward(chunk_input(c)); };
+        auto backward = [&](int c, const real *dstate_out, real *dstate_in) {
+            typename Model::Input in = chunk_input(c);
+            model->loss(in, targets + (int64_t)B * c * TC, &numbers->dloss, o.l2wrap, true);
+            loss_sum(&results->loss, model->head.losses, in.N(), stream);
+            model->backward(in, TokenIndex(index + c * TokenIndex::ints((int64_t)B * TC), (int64_t)B * TC), dstate_out, dstate_in);
+        };
+        if (o.bptt == "truncated" || chunks == 1) {
+            for (int c = 0; c < chunks; c++) forward(c), backward(c, nullptr, nullptr);
+            return;
+        }
+        int64_t n = model->state_count(B);
+        for (int c = 0; c + 1 < chunks; c++) forward(c);
+        for (int c = chunks - 1; c >= 0; c--) {
+            forward(c);
+            backward(c, c + 1 < chunks ? dstates + (c + 1) % 2 * n : nullptr, c ? dstates + c % 2 * n : nullptr);
+        }
+    }
+    // Runs optimizer step number `step`; returns the mean loss and the gradient norm.
+    Results train_step(const Schedule &schedule) {
+        double t = updates + 1, count = (double)B * T * o.accum;
+        *host_numbers = {(real)learning_rate(schedule, step), (real)(1 - pow(o.beta1, t)), (real)(1 - pow(o.beta2, t)), (real)(loss_scale / count), (real)(1 / loss_scale)};
+        cudaCheck(cudaMemcpyAsync(numbers, host_numbers, sizeof *numbers, cudaMemcpyHostToDevice, stream));
+        cudaCheck(cudaMemsetAsync(p.grads, 0, p.table.total * sizeof(real), stream));
+        cudaCheck(cudaMemsetAsync(results, 0, sizeof *results, stream));
+        for (int j = 0; j < o.accum; j++) {
+            const Batch &batch = batches->get((step * o.accum + j) * B);
+            send(batch.x, batch.y, j % 2);
+            micro_step_graph.run(stream, [&] { forward_backward(); });
+        }
+        update_graph.run(stream, [&] {
+            AdamW a = {(real)o.beta1, (real)o.beta2, (real)o.eps, (real)o.clip};
+            gradient_norm(&results->norm, norm_partial, p.grads, p.table.total, numbers, stream);
+            adamw(p.master, p.params, p.grads, p.m, p.v, group, groups, a, &results->norm, numbers, p.table.total, stream);
+        });
+        cudaCheck(cudaMemcpyAsync(host_results, results, sizeof *results, cudaMemcpyDeviceToHost, stream));
+        cudaCheck(cudaStreamSynchronize(stream));
+        Results r = {(real)(host_results->loss / count), host_results->norm};
+        bool finite = std::isfinite(r.norm);
+        if (!std::isfinite(r.loss) || (!finite && !scaled)) stop_at_nan(r);
+        if (scaled) adapt_loss_scale(finite);
+        updates += finite, step++;
+        return r;
+    }
+    // fp16: gradients are computed times a scale that keeps them in range. One overflow halves it and skips the
+    // update; 2000 good steps double it.
+    void adapt_loss_scale(bool finite) {
+        good_steps = finite ? good_steps + 1 : 0;
+        if (!finite) loss_scale /= 2;
+        else if (good_steps % 2000 == 0) loss_scale = std::min(loss_scale * 2, 65536.0);
+        if (loss_scale < 1.0 / (1 << 14)) fail("step %lld: gradients overflow fp16 at every loss scale down to %g; lower --lr, or use bf16 or fp32", (long long)step, loss_scale);
+        if (!finite) fprintf(stderr, "step %lld: gradient overflow, step skipped, loss scale now %g\n", (long long)step, loss_scale);
+    }
+    [[noreturn]] void stop_at_nan(const Results &r) {
+        std::string where = "the loss";
+        std::vector<real> w = p.get(p.master), g = p.get(p.grads);
+        for (int pass = 1; pass >= 0; pass--)  // a broken parameter explains more than a broken gradient
+            for (const Tensor &t : p.table.tensors)
+                if (!std::all_of((pass ? g : w).begin() + t.offset, (pass ? g : w).begin() + t.offset + t.count, [](real x) { return std::isfinite(x); }))
+                    where = (pass ? "the gradient of " : "the parameter ") + t.name;
+        fail("step %lld: %s is not finite (loss %g, gradient norm %g, samples %lld to %lld of the data order); nothing was overwritten: lower --lr or --clip, or look at the data",
+             (long long)step, where.c_str(), (double)r.loss, (double)r.norm, (long long)(step * o.accum * B), (long long)((step + 1) * o.accum * B - 1));
+    }
+
+    // ---------------------------------------------------------------- validation and samples
+    double validate() {
+        double total = 0;
+        int64_t batches = std::min<int64_t>(o.eval_batches, val_data->batches(B));
+        std::vector<int> x((int64_t)B * T), y((int64_t)B * T);
+        for (int64_t i = 0; i < batches; i++) {
+            val_data->batch(i * B, B, x.data(), y.data());
+            send(x.data(), y.data(), i % 2);
+            cudaCheck(cudaMemsetAsync(results, 0, sizeof *results, stream));
+            for (int c = 0; c < chunks; c++) {
+                typename Model::Input in = chunk_input(c);
+                model->forward(in);
+                model->loss(in, targets + (int64_t)B * c * TC, &numbers->dloss, 0, false);
+                loss_sum(&results->loss, model->head.losses, in.N(), stream);
+            }
+            cudaCheck(cudaMemcpyAsync(host_results, results, sizeof *results, cudaMemcpyDeviceToHost, stream));
+            cudaCheck(cudaStreamSynchronize(stream));
+            total += host_results->loss;
+        }
+        return total / ((double)batches * B * T);
+    }
+    // Text that the model writes after the prompt: parallel over the prompt, then one token at a time.
+    std::string sample() {
+        std::vector<uint32_t> ids;
+        if (!o.prompt.empty()) tokenizer->encode(o.prompt, ids);
+        else if (tokenizer->eot >= 0) ids = {(uint32_t)tokenizer->eot};
+        else tokenizer->encode("\n", ids);
+        if (ids.empty()) ids = {0};
+        std::string text = o.prompt;
+        Utf8Stream utf8;
+        Sampler sampler;
+        sampler.temperature = o.temperature, sampler.top_p = o.top_p;
+        Rng rng{(uint64_t)o.seed, (uint64_t)1 << 32, 0};
+        int64_t n = model->state_count(1);
+        std::vector<floatX> row(p.table.s.V);
+        std::vector<float> logits(p.table.s.V);
+        real *state[2] = {sample_states, sample_states + n};
+        const real *now = nullptr;
+        for (int64_t made = 0, turn = 0; made < o.sample_tokens; turn ^= 1) {
+            int len = std::min<int64_t>(ids.size(), TC);
+            std::vector<int> part(ids.begin(), ids.begin() + len);
+            cudaCheck(cudaMemcpyAsync(tokens, part.data(), len * sizeof(int), cudaMemcpyHostToDevice, stream));
+            model->forward({tokens, 1, len, now, state[turn], nullptr});
+            now = state[turn];
+            ids.erase(ids.begin(), ids.begin() + len);
+            if (!ids.empty()) { cudaCheck(cudaStreamSynchronize(stream)); continue; }
+            model->head.forward(model->x_out + (int64_t)(len - 1) * p.table.s.C, model->weight(model->head_w), 1, stream);
+            cudaCheck(cudaMemcpyAsync(row.data(), model->head.logits, row.size() * sizeof(floatX), cudaMemcpyDeviceToHost, stream));
+            cudaCheck(cudaStreamSynchronize(stream));
+            for (size_t i = 0; i < row.size(); i++) logits[i] = (float)row[i];
+            int next = sample_token(sampler, logits.data(), std::min((int)logits.size(), tokenizer->vocab), rng);
+            made++;
+            if (next == tokenizer->eot) break;
+            text += utf8.feed(tokenizer->tokens[next]);
+            ids = {(uint32_t)next};
+        }
+        return text + utf8.flush();
+    }
+
+    // ---------------------------------------------------------------- checkpoints
+    void save() {
+        if (o.out.empty()) return;
+        std::vector<real> w = p.get(p.master), m = p.get(p.m), v = p.get(p.v);
+        std::vector<TensorView> state = p.views(m, "adam_m."), more = p.views(v, "adam_v.");
+        state.insert(state.end(), more.begin(), more.end());
+        const Shape &s = p.table.s;
+        std::map<std::string, std::string> about = {
+            {"model", Model::kind}, {"layers", std::to_string(s.L)}, {"dim", std::to_string(s.C)}, {"ffn", std::to_string(s.F)}, {"vocab", std::to_string(s.V)},
+            {"tokenizer", made_with.kind}, {"tokenizer_hash", format("%016llx", (unsigned long long)made_with.hash)},
+            {"step", std::to_string(step)}, {"tokens", std::to_string(step * o.accum * B * T)}};
+        std::map<std::string, std::string> numbers = {{"updates", std::to_string(updates)}, {"loss_scale", format("%.17g", loss_scale)}, {"good_steps", std::to_string(good_steps)}, {"matmul", matmul_choices()}};
+        for (const Option &option : options.table)
+            if (!run_only(option.name)) numbers[std::string("option.") + option.name] = option.text();
+        save_checkpoint(o.out, step, p.views(w), about, state, numbers, o.keep);
+    }
+    // Options that may change when a run goes on: they do not change its numbers.
+    static bool run_only(const std::string &name) {
+        for (const char *n : {"out", "load", "resume", "log", "tokenizer", "eval-every", "eval-batches", "sample-every", "sample-tokens", "prompt", "temperature", "top-p", "save-every", "keep", "recompute", "val"})
+            if (name == n) return true;
+        return false;
+    }
+    void restore(const std::string &folder) {
+        TensorFile weights(folder + "/model.safetensors"), state(folder + "/train_state.safetensors");
+        set_weights(p.read(weights));
+        p.set(p.read(state, "adam_m."), p.m), p.set(p.read(state, "adam_v."), p.v);
+        auto number = [&](TensorFile &f, const char *key) {
+            auto i = f.metadata.find(key);
+            if (i == f.metadata.end()) fail("%s does not say %s; it was not written by %s", f.path.c_str(), key, Model::program);
+            return strtod(i->second.c_str(), nullptr);
+        };
+        step = number(weights, "step"), updates = number(state, "updates"), loss_scale = number(state, "loss_scale"), good_steps = number(state, "good_steps");
+        matmul_restore_choices(state.metadata["matmul"]);
+        for (const Option &option : options.table) {
+            auto before = state.metadata.find(std::string("option.") + option.name);
+            if (before != state.metadata.end() && before->second != option.text())
+                fprintf(stderr, "warning: --%s is %s, but this run was started with %s\n", option.name, option.text().c_str(), before->second.c_str());
+        }
+    }
+    // The file of --load: a checkpoint folder, a run folder (its newest checkpoint), or a file
+    static std::string weights_file(const std::string &path) {
+        struct stat st;
+        if (stat(path.c_str(), &st) || !S_ISDIR(st.st_mode)) return path;
+        if (!stat((path + "/model.safetensors").c_str(), &st)) return path + "/model.safetensors";
+        std::string last = latest_checkpoint(path);
+        if (last.empty()) fail("--load %s is a folder without a checkpoint", path.c_str());
+        return last + "/model.safetensors";
+    }
+    void check_tokenizer(const TensorFile &file) {
+        auto i = file.metadata.find("tokenizer_hash");
+        std::string ours = format("%016llx", (unsigned long long)made_with.hash);
+        if (i != file.metadata.end() && made_with.hash && i->second != std::string(16, '0') && i->second != ours)
+            fail("%s was trained with another tokenizer (%s) than that of %s (%s); prepare the text with that model's .tok", file.path.c_str(),
+                 file.metadata.at("tokenizer").c_str(), o.train.c_str(), made_with.kind.c_str());
+    }
+
+    // ---------------------------------------------------------------- the program
+    void setup(int argc, char **argv) {
+        options.parse(argc, argv);
+        if (o.train.empty()) usage_fail("--train is missing: a shard that ./prepare wrote, such as data/NAME_train.bin");
+        if (o.resume && o.out.empty()) usage_fail("--resume needs --out, the folder of the run");
+        if (o.resume && !o.load.empty()) usage_fail("--resume and --load exclude each other: one goes on with a run, the other starts from its weights");
+        if (o.warmup > o.steps) usage_fail("--warmup is %lld, but must not exceed --steps, %lld", (long long)o.warmup, (long long)o.steps);
+        device_init();
+        B = o.batch, T = o.ctx, TC = o.chunk ? std::min(o.chunk, o.ctx) : o.ctx, chunks = ceil_div(T, TC);
+        train_data.reset(new Loader(o.train, T, Loader::SHUFFLED, o.seed));
+        batches.reset(new Prefetcher(*train_data, B));
+        if (!o.val.empty()) val_data.reset(new Loader(o.val, T, Loader::IN_ORDER)), val_data->batches(B);
+        made_with = train_data->made_with;
+        if (!made_with.vocab) made_with.vocab = 50257, made_with.eot = 50256;  // llm.c's shards do not say: they are GPT-2's
+        if (o.doc_reset && made_with.eot < 0) usage_fail("--doc-reset needs a tokenizer with an end-of-text token, which %s has not", o.train.c_str());
+        if (val_data && val_data->made_with.hash != made_with.hash) fail("--val %s was made with another tokenizer than --train %s; prepare both together", o.val.c_str(), o.train.c_str());
+
+        std::string resumed = o.resume ? latest_checkpoint(o.out) : "";
+        if (o.resume && resumed.empty()) printf("no checkpoint in %s yet: starting from scratch\n", o.out.c_str());
+        if (!o.resume && !o.out.empty() && !latest_checkpoint(o.out).empty())
+            fail("--out %s already holds a run; add --resume to go on with it, or name another folder", o.out.c_str());
+        std::string source = !resumed.empty() ? resumed + "/model.safetensors" : o.load.empty() ? "" : weights_file(o.load);
+        std::unique_ptr<TensorFile> file(source.empty() ? nullptr : new TensorFile(source));
+        if (file) check_tokenizer(*file);
+        p.table = TensorTable(Model::rows(), shape_from_options(file.get()));
+        const Shape &s = p.table.s;
+        train_data->check_ids(s.V);
+        if (val_data) val_data->check_ids(s.V);
+        printf("%s\n", options.echo().c_str());
+        printf("%s: L%d C%d F%d V%d, %s parameters, " PRECISION_NAME " on %s\n", Model::kind, s.L, s.C, s.F, s.V, thousands(p.table.count).c_str(), device().name);
+        printf("data: %s training tokens%s, batch %d x %d x %lld, %s tokens a step\n", thousands(train_data->tokens).c_str(),
+               val_data ? format(", %s validation tokens", thousands(val_data->tokens).c_str()).c_str() : "", B, T, (long long)o.accum, thousands((int64_t)B * T * o.accum).c_str());
+        if (scaled) loss_scale = 65536;
+        allocate();
+        if (!resumed.empty()) restore(resumed), printf("resumed from %s, step %lld\n", resumed.c_str(), (long long)step);
+        else set_weights(file ? p.read(*file) : p.initial(o.seed, o.lr));
+        if (file && resumed.empty()) printf("loaded %s\n", source.c_str());
+        run_log.open(o.log, options, o.resume && !resumed.empty() ? step : -1);
+        load_tokenizer_for_samples();
+    }
+    // data/x_train.bin or data/x_train_000003.bin -> data/x.tok
+    void load_tokenizer_for_samples() {
+        std::string path = o.tokenizer;
+        size_t cut = o.train.rfind("_train");
+        if (path.empty() && cut != std::string::npos) path = o.train.substr(0, cut) + ".tok";
+        struct stat st;
+        if (o.tokenizer.empty() && (path.empty() || stat(path.c_str(), &st))) {
+            if (o.sample_tokens) printf("no tokenizer beside %s: no samples (--tokenizer names one)\n", o.train.c_str());
+            return;
+        }
+        tokenizer = load_tokenizer(path);
+        if (made_with.hash && tokenizer->hash != made_with.hash) fail("%s is not the tokenizer that %s was made with", path.c_str(), o.train.c_str());
+    }
+    void first_loss_check(double loss) {
+        double expected = log((double)p.table.s.V);
+        if (o.load.empty() && fabs(loss / expected - 1) > 0.1)
+            fprintf(stderr, "warning: the first loss is %.3f, but a fresh model should give about ln(%d) = %.3f\n", loss, p.table.s.V, expected);
+        if (!o.load.empty() && loss > expected)
+            fprintf(stderr, "warning: the first loss, %.3f, is worse than guessing (%.3f): are these the tokens that %s was trained on?\n", loss, expected, o.load.c_str());
+    }
+    void evaluate(Progress &progress) {
+        double loss = validate(), bits = val_data->text_bytes ? loss / log(2.0) * val_data->tokens / val_data->text_bytes : NAN;
+        run_log.eval(step, loss, bits);
+        progress.note(format("step %lld  validation loss %.4f%s", (long long)step, loss, std::isnan(bits) ? "" : format(" nats per token, %.4f bits per byte", bits).c_str()));
+    }
+    int run(int argc, char **argv) {
+        setup(argc, argv);
+        for (int s : {SIGINT, SIGTERM}) signal(s, [](int) { stop_signal() = 1; });
+        Schedule schedule{o.schedule, o.lr, o.lr_final, o.warmup, o.steps};
+        Progress progress(o.steps, std::max<int64_t>(1, o.steps / 50), step * o.accum * B * T);
+        while (step < o.steps && !stop_signal()) {
+            auto start = std::chrono::steady_clock::now();
+            bool first = step == 0;
+            Results r = train_step(schedule);
+            double ms = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+            if (first) first_loss_check(r.loss);
+            int64_t step_tokens = (int64_t)o.accum * B * T;
+            StepLine line = {step, step * step_tokens, r.loss, host_numbers->lr, r.norm, ms, step_tokens / ms * 1000};
+            run_log.step(line);
+            progress.step(line);
+            bool last = step == o.steps || stop_signal();
+            if (val_data && (last || (o.eval_every && step % o.eval_every == 0))) evaluate(progress);
+            if (tokenizer && o.sample_tokens && (last || (o.sample_every && step % o.sample_every == 0)))
+                progress.note(format("--- sample at step %lld ---\n%s\n---", (long long)step, sample().c_str()));
+            if (last || (o.save_every && step % o.save_every == 0)) save();
+        }
+        if (stop_signal()) printf("stopped at step %lld%s\n", (long long)step, o.out.empty() ? "" : format("; saved, go on with --resume").c_str());
+        return 0;
+    }
+};
+
+template<class Model> int train_main(int argc, char **argv) {
+    return run_main([&] {
+        Trainer<Model> trainer;
+        return trainer.run(argc, argv);
+    });
+}

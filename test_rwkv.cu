@@ -1,0 +1,6 @@
+/* test_rwkv.cu: the tests of everything, see tests/.   ./test_rwkv [words in the name of a test] */
+#define TESTING
+#include "train_rwkv.cu"
+#include "tests/rwkv4.h"
+
+int main(int argc, char **argv) { return run_tests(argc > 1 ? argv[1] : ""); }
