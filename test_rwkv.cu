@@ -2,5 +2,6 @@
 #define TESTING
 #include "train_rwkv.cu"
 #include "tests/rwkv4.h"
+#include "tests/gemm.h"
 
 int main(int argc, char **argv) { return run_tests(argc > 1 ? argv[1] : ""); }

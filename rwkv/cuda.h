@@ -13,6 +13,7 @@
 #include <cuda_fp16.h>
 #include <cuda_runtime.h>
 #include <cstdint>
+#include <cstring>
 #include "check.h"
 
 #if defined(PRECISION_FP64)
@@ -97,7 +98,37 @@ template<int W, class F> __device__ inline Vec<W> each(F f) {
     for (int i = 0; i < W; i++) r.set(i, f(i));
     return r;
 }
-template<int W> __device__ inline real sum(Vec<W> a) {  // pairwise: a fixed order for every W
+#ifdef CUDA_CPU
+// Compilers turn these copies into the extraction of half a register.
+template<int W, class F> inline real fold(Vec<W> a, F f) {  // f over pairs of halves, down to one number
+    if constexpr (W == 1) return a.v[0];
+    else {
+        Vec<W / 2> lo, hi;
+        __builtin_memcpy(&lo.v, &a.v, sizeof lo), __builtin_memcpy(&hi.v, (char *)&a.v + sizeof lo, sizeof hi);
+        return fold(f(lo, hi), f);
+    }
+}
+template<class Mask> inline bool all_set(Mask m) {
+    uint64_t part[(sizeof m + 7) / 8], all = ~0ull;
+    memset(part, -1, sizeof part), __builtin_memcpy(part, &m, sizeof m);
+    for (uint64_t p : part) all &= p;
+    return all == ~0ull;
+}
+template<int W> inline real sum(Vec<W> a) { return fold(a, [](auto x, auto y) { return x + y; }); }
+template<int W> inline real largest(Vec<W> a) {
+    return fold(a, [](auto x, auto y) { return decltype(x)(x.v > y.v ? x.v : y.v); });
+}
+template<int W> inline Vec<W> relu(Vec<W> a) { return Vec<W>(a.v > 0 ? a.v : Vec<W>(real(0)).v); }
+template<int W> inline Vec<W> sqrtv(Vec<W> a) {
+    real x[W];
+    __builtin_memcpy(x, &a.v, sizeof x);
+    for (int i = 0; i < W; i++) x[i] = std::sqrt(x[i]);  // a loop over memory: one vector instruction
+    __builtin_memcpy(&a.v, x, sizeof x);
+    return a;
+}
+template<int W> inline bool all_within(Vec<W> a, real lo, real hi) { return all_set((a.v >= lo) & (a.v <= hi)); }
+#else
+template<int W> __device__ inline real sum(Vec<W> a) {  // in pairs, as on the CPU
     if constexpr (W == 1) return a[0];
     else return sum(each<W / 2>([&](int i) { return a[i] + a[i + W / 2]; }));
 }
@@ -110,18 +141,12 @@ template<int W> __device__ inline real largest(Vec<W> a) {  // NaN is ignored
 template<int W> __device__ inline Vec<W> relu(Vec<W> a) { return each<W>([&](int i) { return a[i] > 0 ? a[i] : real(0); }); }
 template<int W> __device__ inline Vec<W> sqrtv(Vec<W> a) { return each<W>([&](int i) { return real(sqrt(a[i])); }); }
 template<int W> __device__ inline bool all_within(Vec<W> a, real lo, real hi) {  // false for NaN
-#ifdef CUDA_CPU
-    auto out = (a.v >= lo) & (a.v <= hi);
-    auto in = out[0];
-    for (int i = 1; i < W; i++) in &= out[i];
-    return in;
-#else
     bool in = true;
 #pragma unroll
     for (int i = 0; i < W; i++) in = in && a[i] >= lo && a[i] <= hi;
     return in;
-#endif
 }
+#endif
 
 // 2^x. GPU: one MUFU instruction (2 ulp). CPU: round to the nearest integer n, a polynomial for
 // 2^(x-n) on [-1/2, 1/2] (Taylor to degree 7, 1 ulp), times 2^n from its exponent bits; below 2^-126 it is 0.

@@ -1,0 +1,119 @@
+#!/bin/bash
+# cli.sh: the programs as a user meets them: what they print, how they fail, and that no kill loses anything.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+passed=0 failed=0
+dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT
+bin=${BIN-build/cpu-fp32} tools=build/tools
+ok() { echo "ok    $1"; passed=$((passed + 1)); }
+bad() { echo "FAIL  $1"; [ $# -lt 2 ] || printf '      %s\n' "$2"; failed=$((failed + 1)); }
+# fails CODE WORDS COMMAND...: it must exit with CODE and say WORDS in one line on stderr that begins with "error:"
+fails() {
+    local code=$1 words=$2 rc said
+    shift 2
+    timeout 60 "$@" >"$dir/stdout" 2>"$dir/stderr"
+    rc=$?
+    said=$(grep -v '^warning' "$dir/stderr")
+    if [ $rc -eq "$code" ] && [[ $said == error:*"$words"* ]] && [ "$(wc -l <<<"$said")" -eq 1 ]; then ok "refused: $words"
+    else bad "should be refused: ${*/#$dir\//}" "exit code $rc, it said: $said"; fi
+}
+
+# ---- a tiny data set and run
+"$tools/stories" --bytes 60000 --seed 3 --out "$dir/text.txt"
+"$tools/prepare" "$dir/text.txt" --tokenizer byte --out "$dir/t" >"$dir/prepare.out" || bad "prepare" "$(cat "$dir/prepare.out")"
+train=("$bin/train_rwkv" --train "$dir/t_train.bin" --val "$dir/t_val.bin" --layers 2 --dim 32 --ctx 32 --batch 4 --lr 3e-3 --sample-tokens 20 --eval-every 10 --eval-batches 3)
+if "${train[@]}" --steps 60 --out "$dir/run" --save-every 7 --log "$dir/run.jsonl" >"$dir/out" 2>&1; then ok "a run trains, evaluates, samples and saves"; else bad "a run" "$(tail -3 "$dir/out")"; fi
+grep -q 'bits per byte' "$dir/out" && grep -q -- '--- sample' "$dir/out" && ok "it printed bits per byte and a sample" || bad "it printed no bits per byte or no sample"
+first=$(grep -m1 '"step":1,' "$dir/run.jsonl" | sed -E 's/.*"loss":([0-9.]+).*/\1/') last=$(grep '"loss"' "$dir/run.jsonl" | tail -1 | sed -E 's/.*"loss":([0-9.]+).*/\1/')
+awk -v a="$first" -v b="$last" 'BEGIN { exit !(a > 5.3 && a < 5.8 && b < a - 2) }' && ok "the loss falls from ln 256" || bad "the loss went from $first to $last"
+[ "$(ls "$dir/run")" = "$(printf 'step_00000056\nstep_00000060')" ] && ok "--keep 2 left the last two checkpoints" || bad "checkpoints: $(ls "$dir/run" | tr '\n' ' ')"
+
+# ---- killed and resumed = undisturbed, to the byte
+"${train[@]}" --steps 60 --out "$dir/killed" --save-every 7 --log "$dir/killed.jsonl" >/dev/null 2>&1 & pid=$!
+until [ -d "$dir/killed/step_00000014" ] || ! kill -0 $pid 2>/dev/null; do sleep 0.005; done
+kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null
+"${train[@]}" --steps 60 --out "$dir/killed" --save-every 7 --log "$dir/killed.jsonl" --resume >/dev/null 2>&1 & pid=$!
+until ls "$dir"/killed/.tmp_step_* >/dev/null 2>&1 || [ -d "$dir/killed/step_00000035" ] || ! kill -0 $pid 2>/dev/null; do :; done  # in the middle of a write, if it can be caught
+kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null
+"${train[@]}" --steps 60 --out "$dir/killed" --save-every 7 --log "$dir/killed.jsonl" --resume >"$dir/out" 2>&1
+if cmp -s "$dir/run/step_00000060/model.safetensors" "$dir/killed/step_00000060/model.safetensors"; then ok "killed twice with -9 and resumed: the same weights to the byte"; else bad "resumed weights differ" "$(tail -2 "$dir/out")"; fi
+strip() { sed -E 's/"(ms|tok_per_s)":[^,}]*//g; 1d' "$1"; }
+diff <(strip "$dir/run.jsonl") <(strip "$dir/killed.jsonl") >/dev/null && ok "its log is that of the undisturbed run" || bad "logs differ" "$(diff <(strip "$dir/run.jsonl") <(strip "$dir/killed.jsonl") | head -3)"
+"${train[@]}" --steps 1000000 --out "$dir/term" --log "$dir/term.jsonl" >"$dir/out" 2>&1 & pid=$!
+until grep -q '"step":5,' "$dir/term.jsonl" 2>/dev/null || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
+kill -TERM $pid; wait $pid; rc=$?
+[ $rc -eq 0 ] && ls "$dir/term" | grep -q step_ && ok "SIGTERM saves and exits with 0" || bad "SIGTERM: exit code $rc"
+printf x | dd of="$dir/run/step_00000060/model.safetensors" bs=1 seek=9000 conv=notrunc 2>/dev/null
+"${train[@]}" --steps 61 --out "$dir/run" --resume >"$dir/out" 2>&1
+grep -q 'step_00000056, step 56' "$dir/out" && ok "a damaged checkpoint is named and the one before it used" || bad "a damaged checkpoint" "$(tail -2 "$dir/out")"
+
+# ---- the same numbers another way
+losses() { grep -o '"loss":[0-9.]*' "$1" | cut -d: -f2; }
+close() { paste <(losses "$1") <(losses "$2") | awk -v t="$3" '{ d = $1 - $2; if (d < 0) d = -d; if (!(d <= t)) exit 1 } END { exit NR < 5 }'; }
+"${train[@]}" --steps 8 --log "$dir/whole.jsonl" >/dev/null 2>&1
+"${train[@]}" --steps 8 --batch 2 --accum 2 --log "$dir/accum.jsonl" >/dev/null 2>&1
+close "$dir/whole.jsonl" "$dir/accum.jsonl" 2e-5 && ok "--batch 2 --accum 2 = --batch 4" || bad "accumulation changes the losses"
+"${train[@]}" --steps 8 --chunk 9 --log "$dir/chunk.jsonl" >/dev/null 2>&1
+close "$dir/whole.jsonl" "$dir/chunk.jsonl" 2e-5 && ok "--chunk 9 with full gradients = the whole sequence" || bad "chunks change the losses"
+"${train[@]}" --steps 8 --chunk 9 --bptt truncated --log "$dir/truncated.jsonl" >/dev/null 2>&1
+close "$dir/whole.jsonl" "$dir/truncated.jsonl" 0.05 && ! close "$dir/whole.jsonl" "$dir/truncated.jsonl" 1e-6 && ok "--bptt truncated is near it, not equal" || bad "truncated gradients"
+"${train[@]}" --steps 8 --recompute 2 --log "$dir/recompute.jsonl" >/dev/null 2>&1
+close "$dir/whole.jsonl" "$dir/recompute.jsonl" 0 && ok "--recompute 2: the same losses" || bad "recompute changes the losses"
+"${train[@]}" --steps 3 --load "$dir/killed" --log "$dir/load.jsonl" >"$dir/out" 2>&1 && awk -v l="$(losses "$dir/load.jsonl" | head -1)" -v b="$last" 'BEGIN { exit !(l < b + 0.5) }' && ok "--load goes on from a run's weights" || bad "--load" "$(tail -1 "$dir/out")"
+
+# ---- bad input: one sentence each
+t=("$bin/train_rwkv" --train "$dir/t_train.bin" --steps 2)
+fails 2 "--train is missing" "$bin/train_rwkv"
+fails 2 "no option --bach" "${t[@]}" --bach 3
+fails 2 "--batch is 0" "${t[@]}" --batch 0
+fails 2 "--lr takes a number" "${t[@]}" --lr fast
+fails 2 "--schedule is 'sine'" "${t[@]}" --schedule sine
+fails 2 "--warmup is 5" "${t[@]}" --warmup 5
+fails 2 "--resume needs --out" "${t[@]}" --resume
+fails 2 "is given twice" "${t[@]}" --lr 1 --lr 2
+fails 2 "--doc-reset needs" "${t[@]}" --doc-reset
+fails 1 "no_such.bin" "$bin/train_rwkv" --train "$dir/no_such.bin"
+fails 1 "lower --ctx" "${t[@]}" --ctx 1000000
+fails 1 "already holds a run" "${t[@]}" --out "$dir/term"
+fails 1 "leave the option away" "${t[@]}" --load "$dir/killed" --dim 64
+fails 1 "no_such.pth" "${t[@]}" --load "$dir/no_such.pth"
+echo '<!DOCTYPE html>' >"$dir/page.pth"
+fails 1 "page.pth" "${t[@]}" --load "$dir/page.pth"
+head -c 5000 "$dir/killed/step_00000060/model.safetensors" >"$dir/cut.safetensors"
+fails 1 "cut.safetensors" "${t[@]}" --load "$dir/cut.safetensors"
+fails 1 "is not finite" "${t[@]}" --steps 200 --lr 10 --lr-final 10 --clip 0 --schedule constant --layers 2 --dim 32 --ctx 32 --out "$dir/nan"
+fails 1 "device memory" "${t[@]}" --layers 900 --dim 16384
+"$tools/prepare" "$dir/text.txt" --tokenizer char --out "$dir/c" >/dev/null
+fails 1 "another tokenizer" "$bin/train_rwkv" --train "$dir/c_train.bin" --val "$dir/t_val.bin" --steps 2
+fails 1 "another tokenizer" "$bin/train_rwkv" --train "$dir/c_train.bin" --load "$dir/killed" --steps 2
+printf 'GIF89a' >"$dir/x.bin"
+fails 1 "x.bin" "$bin/train_rwkv" --train "$dir/x.bin"
+
+# ---- --help and the parser come from one table
+for o in train val out load resume layers dim ffn ctx batch accum steps lr lr-final warmup schedule beta1 beta2 eps weight-decay clip seed eval-every \
+         eval-batches sample-every sample-tokens prompt save-every keep recompute bptt log help; do
+    "$bin/train_rwkv" --help | grep -qE "^  --$o( |$)" || bad "--help does not list --$o"
+done && ok "--help lists every option"
+[ "$("$bin/train_rwkv" --help | wc -L)" -le 140 ] && ok "--help fits a screen" || bad "--help has long lines"
+
+# ---- the build's own diagnoses, with nvccs that are not there, too old, or newer than the GPU
+flags() { PATH="$dir/fake:$PATH" dev/gpu_flags.sh "$@" 2>&1; }
+mkdir -p "$dir/fake"
+fake_nvcc() { printf '#!/bin/sh\ncase $1 in --version) echo "Cuda compilation tools, release %s, V";; --list-gpu-arch) printf "compute_%%s\\n" %s;; esac\n' "$1" "$2" >"$dir/fake/nvcc"; chmod +x "$dir/fake/nvcc"; }
+fake_gpu() { printf '#!/bin/sh\n%s\n' "$1" >"$dir/fake/nvidia-smi"; chmod +x "$dir/fake/nvidia-smi"; }
+says() { if [[ $2 == *"$3"* ]]; then ok "$1"; else bad "$1" "it said: $2"; fi; }
+fake_gpu 'echo "No devices were found"; exit 6'
+fake_nvcc 11.8 "75 80 86 89 90"
+says "build: no GPU visible: all architectures, never the probe's own words" "$(flags nvcc bf16 "")" " -gencode arch=compute_80,code=sm_80 -gencode arch=compute_86,code=sm_86 -gencode arch=compute_89,code=sm_89 -gencode arch=compute_90,code=sm_90 -gencode arch=compute_90,code=compute_90"
+says "build: no nvcc" "$(flags no-such-nvcc bf16 "")" "no-such-nvcc was not found"
+says "build: unknown architecture" "$(flags nvcc fp16 42)" "GPU_ARCH=42 is not known"
+says "build: bf16 on sm_75" "$(flags nvcc bf16 75)" "make PRECISION=fp16"
+fake_gpu 'echo 12.0'
+says "build: a GPU newer than the toolkit" "$(flags nvcc bf16 "")" "the GPU in this machine is sm_120, but"
+fake_nvcc 11.2 "75 80"
+says "build: a toolkit that is too old" "$(flags nvcc bf16 "")" "11.8 is the oldest"
+fake_gpu 'echo 9.0'; fake_nvcc 13.0 "75 80 90"
+says "build: the GPU that is there" "$(flags nvcc bf16 "")" " -gencode arch=compute_90,code=sm_90"
+
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
