@@ -238,7 +238,7 @@ template<int M> void mix_backward(MixBackwardArgs a, int B, const SumTargets &gr
 constexpr real WKV_LO = real(1) / (1ll << 40), WKV_HI = real(1ll << 40);
 constexpr int WKV_CHUNK = 16;  // steps between kept states; backward recomputes a chunk in registers
 #ifdef CUDA_CPU
-constexpr int WKV_WIDTH = MAX_WIDTH;
+constexpr int WKV_WIDTH = NATIVE;
 #else
 constexpr int WKV_WIDTH = sizeof(floatX) == 2 ? 2 : 1;  // 4-byte loads: 96 registers of states in backward leave no room for more
 #endif
@@ -504,8 +504,8 @@ template<int W> __global__ void gate_backward_kernel(floatX *dkv, floatX *dr, co
 }
 // Calls launch(W, blocks, threads) for a kernel with W elements per thread
 template<class F> inline void elementwise(int64_t n, F launch) {
-    int width = channel_width(n);
-    dispatch_width(width, [&](auto W) { launch(W, ceil_div(n, 256 * (int64_t)width), 256); });
+    int width = channel_width(n, ELEMENT_WIDTH);
+    dispatch_width<ELEMENT_WIDTH>(width, [&](auto W) { launch(W, ceil_div(n, 256 * (int64_t)width), 256); });
     launchCheck();
 }
 

@@ -45,7 +45,7 @@ struct Groups {            // distinct (factor, decay) pairs of the tensor table
 __global__ void square_sum_kernel(real *partial, const real *x, int64_t n) {
     __shared__ BlockRoom room;
     int turn = 0;
-    constexpr int W = 4;
+    constexpr int W = 4;  // 16 bytes
     Vec<W> s = 0;
     for (int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W; i < n; i += (int64_t)gridDim.x * blockDim.x * W) {
         Vec<W> v = load<W>(x + i);
@@ -65,12 +65,9 @@ __global__ void norm_kernel(real *norm, const real *partial, int n, const StepNu
 }
 // norm (device) of the unscaled gradient; partial: room for busy_blocks() numbers
 inline void gradient_norm(real *norm, real *partial, const real *grads, int64_t n, const StepNumbers *step, cudaStream_t stream) {
-    int blocks = busy_blocks(), threads = 512;
-#ifdef CUDA_CPU
-    threads = 1;  // a thread's loop is already a vector loop
-#endif
-    square_sum_kernel<<<blocks, threads, 0, stream>>>(partial, grads, n);
-    norm_kernel<<<1, std::min(threads, 256), 0, stream>>>(norm, partial, blocks, step);
+    int blocks = busy_blocks();
+    square_sum_kernel<<<blocks, loop_threads(512), 0, stream>>>(partial, grads, n);
+    norm_kernel<<<1, loop_threads(256), 0, stream>>>(norm, partial, blocks, step);
     launchCheck();
 }
 
@@ -88,7 +85,7 @@ template<int W> __global__ void adamw_kernel(real *master, floatX *params, const
     if constexpr (has_master) store(params + i, p);
 }
 inline void adamw(real *master, floatX *params, const real *grads, real *m, real *v, const uint8_t *group, const Groups &groups, const AdamW &a, const real *norm, const StepNumbers *step, int64_t n, cudaStream_t stream) {
-    constexpr int W = MAX_WIDTH / 2;
+    constexpr int W = ELEMENT_WIDTH;
     adamw_kernel<W><<<ceil_div(n, 256 * W), 256, 0, stream>>>(master, params, grads, m, v, group, groups, a, norm, step, n);
     launchCheck();
 }
@@ -99,6 +96,6 @@ template<int W> __global__ void round_params_kernel(floatX *params, const real *
 }
 inline void round_params(floatX *params, const real *master, int64_t n, cudaStream_t stream) {
     if (!has_master) return;
-    round_params_kernel<4><<<ceil_div(n, 256 * 4), 256, 0, stream>>>(params, master, n);
+    round_params_kernel<ELEMENT_WIDTH><<<ceil_div(n, 256 * ELEMENT_WIDTH), 256, 0, stream>>>(params, master, n);
     launchCheck();
 }

@@ -52,23 +52,31 @@ inline int ceil_div(int64_t a, int64_t b) { return (int)((a + b - 1) / b); }
 constexpr real LOG2E = real(1.4426950408889634074), LN2 = real(0.6931471805599453094);
 
 // ------------------------------------------------------------------------------------------------
-// Vec<W>: the same arithmetic on W channels. On the CPU it is a compiler vector, so that a thread's
-// work is SIMD instructions; on the GPU an array that lives in registers.
+// Vec<W>: the same arithmetic on W channels. On the GPU an array that lives in registers; on the CPU one or more
+// compiler vectors of the machine's own size (a larger one would be taken apart through memory, ten times slower).
 #ifdef CUDA_CPU
+#if defined(__AVX512F__)
+constexpr int NATIVE = 64 / sizeof(real);
+#elif defined(__AVX__)
+constexpr int NATIVE = 32 / sizeof(real);
+#else
+constexpr int NATIVE = 16 / sizeof(real);
+#endif
 template<class T, int W> struct Simd { typedef T type __attribute__((vector_size(W * sizeof(T)))); };
 template<int W> struct Vec {
-    typedef typename Simd<real, W>::type type;
-    type v;
+    static constexpr int R = W < NATIVE ? W : NATIVE, N = W / R;  // N registers of R numbers
+    typedef typename Simd<real, R>::type type;
+    type v[N];
     Vec() {}
-    Vec(real x) : v(type{} + x) {}
-    Vec(type x) : v(x) {}
-    real operator[](int i) const { return v[i]; }
-    void set(int i, real x) { v[i] = x; }
+    Vec(real x) { for (type &r : v) r = type{} + x; }
+    real operator[](int i) const { return v[i / R][i % R]; }
+    void set(int i, real x) { v[i / R][i % R] = x; }
 };
+#define FOR_REGISTERS for (int n = 0; n < Vec<W>::N; n++)
 #define VEC_OPERATOR(op)                                                                                  \
-    template<int W> inline Vec<W> operator op(Vec<W> a, Vec<W> b) { return Vec<W>(a.v op b.v); }          \
-    template<int W> inline Vec<W> operator op(Vec<W> a, real b) { return Vec<W>(a.v op Vec<W>(b).v); }    \
-    template<int W> inline Vec<W> operator op(real a, Vec<W> b) { return Vec<W>(Vec<W>(a).v op b.v); }
+    template<int W> inline Vec<W> operator op(Vec<W> a, Vec<W> b) { FOR_REGISTERS a.v[n] = a.v[n] op b.v[n]; return a; } \
+    template<int W> inline Vec<W> operator op(Vec<W> a, real b) { FOR_REGISTERS a.v[n] = a.v[n] op b; return a; }        \
+    template<int W> inline Vec<W> operator op(real a, Vec<W> b) { FOR_REGISTERS b.v[n] = a op b.v[n]; return b; }
 #else
 template<int W> struct Vec {
     real v[W];
@@ -99,34 +107,40 @@ template<int W, class F> __device__ inline Vec<W> each(F f) {
     return r;
 }
 #ifdef CUDA_CPU
-// Compilers turn these copies into the extraction of half a register.
-template<int W, class F> inline real fold(Vec<W> a, F f) {  // f over pairs of halves, down to one number
-    if constexpr (W == 1) return a.v[0];
+// f over pairs, down to one number. Compilers turn the copies into the extraction of half a register.
+template<class T, int R, class F> inline T fold(typename Simd<T, R>::type a, F f) {
+    if constexpr (R == 1) return a[0];
     else {
-        Vec<W / 2> lo, hi;
-        __builtin_memcpy(&lo.v, &a.v, sizeof lo), __builtin_memcpy(&hi.v, (char *)&a.v + sizeof lo, sizeof hi);
-        return fold(f(lo, hi), f);
+        typename Simd<T, R / 2>::type lo, hi;
+        __builtin_memcpy(&lo, &a, sizeof lo), __builtin_memcpy(&hi, (char *)&a + sizeof lo, sizeof hi);
+        return fold<T, R / 2>(f(lo, hi), f);
     }
 }
-template<class Mask> inline bool all_set(Mask m) {
-    uint64_t part[(sizeof m + 7) / 8], all = ~0ull;
-    memset(part, -1, sizeof part), __builtin_memcpy(part, &m, sizeof m);
-    for (uint64_t p : part) all &= p;
-    return all == ~0ull;
+template<int W, class F> inline real fold(Vec<W> a, F f) {
+    for (int n = 1; n < Vec<W>::N; n++) a.v[0] = f(a.v[0], a.v[n]);
+    return fold<real, Vec<W>::R>(a.v[0], f);
 }
 template<int W> inline real sum(Vec<W> a) { return fold(a, [](auto x, auto y) { return x + y; }); }
-template<int W> inline real largest(Vec<W> a) {
-    return fold(a, [](auto x, auto y) { return decltype(x)(x.v > y.v ? x.v : y.v); });
-}
-template<int W> inline Vec<W> relu(Vec<W> a) { return Vec<W>(a.v > 0 ? a.v : Vec<W>(real(0)).v); }
+template<int W> inline real largest(Vec<W> a) { return fold(a, [](auto x, auto y) { return x > y ? x : y; }); }
+template<int W> inline Vec<W> relu(Vec<W> a) { FOR_REGISTERS a.v[n] = a.v[n] > 0 ? a.v[n] : a.v[n] * 0; return a; }
 template<int W> inline Vec<W> sqrtv(Vec<W> a) {
-    real x[W];
-    __builtin_memcpy(x, &a.v, sizeof x);
-    for (int i = 0; i < W; i++) x[i] = std::sqrt(x[i]);  // a loop over memory: one vector instruction
-    __builtin_memcpy(&a.v, x, sizeof x);
+    real x[Vec<W>::R];
+    FOR_REGISTERS {
+        __builtin_memcpy(x, &a.v[n], sizeof x);
+        for (real &e : x) e = std::sqrt(e);  // a loop over memory becomes one instruction
+        __builtin_memcpy(&a.v[n], x, sizeof x);
+    }
     return a;
 }
-template<int W> inline bool all_within(Vec<W> a, real lo, real hi) { return all_set((a.v >= lo) & (a.v <= hi)); }
+template<int W> inline bool all_within(Vec<W> a, real lo, real hi) {  // false for NaN
+    typedef typename std::conditional<sizeof(real) == 8, int64_t, int32_t>::type integer;
+    auto in = (a.v[0] >= lo) & (a.v[0] <= hi);
+    for (int n = 1; n < Vec<W>::N; n++) in &= (a.v[n] >= lo) & (a.v[n] <= hi);
+    typename Simd<integer, Vec<W>::R>::type mask;
+    static_assert(sizeof mask == sizeof in, "");
+    __builtin_memcpy(&mask, &in, sizeof in);
+    return fold<integer, Vec<W>::R>(mask, [](auto x, auto y) { return x & y; });
+}
 #else
 template<int W> __device__ inline real sum(Vec<W> a) {  // in pairs, as on the CPU
     if constexpr (W == 1) return a[0];
@@ -152,20 +166,22 @@ template<int W> __device__ inline bool all_within(Vec<W> a, real lo, real hi) { 
 // 2^(x-n) on [-1/2, 1/2] (Taylor to degree 7, 1 ulp), times 2^n from its exponent bits; below 2^-126 it is 0.
 template<int W> __device__ inline Vec<W> exp2v(Vec<W> x) {
 #if defined(CUDA_CPU) && !defined(PRECISION_FP64)
-    typedef typename Simd<int32_t, W>::type ints;
     typedef typename Vec<W>::type floats;
-    floats y = x.v;
-    y = y < -127.f ? Vec<W>(-127.f).v : y;
-    y = y > 128.f ? Vec<W>(128.f).v : y;
-    floats n = (y + 12582912.f) - 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
-    floats f = (y - n) * LN2;
-    floats p = 1.f / 5040 * f + 1.f / 720;
-    p = p * f + 1.f / 120, p = p * f + 1.f / 24, p = p * f + 1.f / 6, p = p * f + .5f, p = p * f + 1.f, p = p * f + 1.f;
-    ints e = (__builtin_convertvector(n, ints) + 127) << 23;
-    floats scale;
-    static_assert(sizeof scale == sizeof e, "");
-    __builtin_memcpy(&scale, &e, sizeof e);
-    return Vec<W>(p * scale);  // NaN stays NaN; n = 128 gives inf, n = -127 gives 0
+    typedef typename Simd<int32_t, Vec<W>::R>::type ints;
+    FOR_REGISTERS {
+        floats y = x.v[n];
+        y = y < -127.f ? y * 0 - 127.f : y;
+        y = y > 128.f ? y * 0 + 128.f : y;
+        floats whole = (y + 12582912.f) - 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
+        floats f = (y - whole) * LN2;
+        floats p = 1.f / 5040 * f + 1.f / 720;
+        p = p * f + 1.f / 120, p = p * f + 1.f / 24, p = p * f + 1.f / 6, p = p * f + .5f, p = p * f + 1.f, p = p * f + 1.f;
+        ints e = (__builtin_convertvector(whole, ints) + 127) << 23;
+        floats scale;
+        __builtin_memcpy(&scale, &e, sizeof e);
+        x.v[n] = p * scale;  // NaN stays NaN; 128 gives inf, -127 gives 0
+    }
+    return x;
 #else
     return each<W>([&](int i) { return real(exp2(x[i])); });
 #endif
@@ -184,14 +200,15 @@ template<class T, int W> struct alignas(sizeof(T) * W <= 16 ? sizeof(T) * W : 16
 template<int W, class T> __device__ inline Vec<W> load(const T *p) {
 #ifdef CUDA_CPU
     Vec<W> r;
-    if constexpr (sizeof(T) == sizeof(real)) __builtin_memcpy(&r.v, p, sizeof r.v);
+    if constexpr (sizeof(T) == sizeof(real)) FOR_REGISTERS __builtin_memcpy(&r.v[n], p + n * Vec<W>::R, sizeof r.v[n]);  // one by one: a register each
     else if constexpr (std::is_same<T, __nv_bfloat16>::value) {
-        typedef typename Simd<uint16_t, W>::type shorts;
-        typedef typename Simd<uint32_t, W>::type ints;
-        shorts half;
-        __builtin_memcpy(&half, p, sizeof half);
-        ints bits = __builtin_convertvector(half, ints) << 16;
-        __builtin_memcpy(&r.v, &bits, sizeof bits);
+        typename Simd<uint16_t, Vec<W>::R>::type half;
+        typedef typename Simd<uint32_t, Vec<W>::R>::type ints;
+        FOR_REGISTERS {
+            __builtin_memcpy(&half, p + n * Vec<W>::R, sizeof half);
+            ints bits = __builtin_convertvector(half, ints) << 16;
+            __builtin_memcpy(&r.v[n], &bits, sizeof bits);
+        }
     } else r = each<W>([&](int i) { return (real)p[i]; });
     return r;
 #else
@@ -203,15 +220,16 @@ template<int W, class T> __device__ inline Vec<W> load(const T *p) {
 template<int W, class T> __device__ inline Pack<T, W> load_pack(const T *p) { return *(const Pack<T, W> *)p; }
 template<int W, class T> __device__ inline void store(T *p, Vec<W> a) {
 #ifdef CUDA_CPU
-    if constexpr (sizeof(T) == sizeof(real)) __builtin_memcpy(p, &a.v, sizeof a.v);
+    if constexpr (sizeof(T) == sizeof(real)) FOR_REGISTERS __builtin_memcpy(p + n * Vec<W>::R, &a.v[n], sizeof a.v[n]);
     else if constexpr (std::is_same<T, __nv_bfloat16>::value) {
-        typedef typename Simd<uint16_t, W>::type shorts;
-        typedef typename Simd<uint32_t, W>::type ints;
-        ints bits;
-        __builtin_memcpy(&bits, &a.v, sizeof bits);
-        ints rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;  // to nearest even
-        shorts half = __builtin_convertvector(a.v == a.v ? rounded : bits >> 16 | 64, shorts);  // NaN stays NaN
-        __builtin_memcpy(p, &half, sizeof half);
+        typedef typename Simd<uint16_t, Vec<W>::R>::type shorts;
+        typename Simd<uint32_t, Vec<W>::R>::type bits;
+        FOR_REGISTERS {
+            __builtin_memcpy(&bits, &a.v[n], sizeof bits);
+            auto rounded = (bits + 0x7fff + (bits >> 16 & 1)) >> 16;  // to nearest even
+            shorts half = __builtin_convertvector(a.v[n] == a.v[n] ? rounded : bits >> 16 | 64, shorts);  // NaN stays NaN
+            __builtin_memcpy(p + n * Vec<W>::R, &half, sizeof half);
+        }
     } else for (int i = 0; i < W; i++) p[i] = (T)a[i];
 #else
     Pack<T, W> b;
@@ -233,7 +251,7 @@ template<int W> __device__ inline Vec<W> round_to_floatX(Vec<W> a) {  // what a 
 // Sums over a warp and over a block; every thread gets the same bits.
 __device__ inline real warp_sum(real x) {
 #ifdef CUDA_CPU
-    return cuda_cpu::warp_sum(x);  // one meeting of the 32 lanes instead of five
+    return blockDim.x == 1 ? x : cuda_cpu::warp_sum(x);  // one meeting of the 32 lanes instead of five
 #else
     for (int o = 16; o; o /= 2) x += __shfl_xor_sync(~0u, x, o);
     return x;
@@ -241,7 +259,7 @@ __device__ inline real warp_sum(real x) {
 }
 __device__ inline real warp_max(real x) {
 #ifdef CUDA_CPU
-    return cuda_cpu::warp_max(x);
+    return blockDim.x == 1 ? x : cuda_cpu::warp_max(x);
 #else
     for (int o = 16; o; o /= 2) x = fmax(x, __shfl_xor_sync(~0u, x, o));
     return x;
@@ -271,14 +289,17 @@ template<int N> __device__ inline void block_max(real (&x)[N], BlockRoom &room, 
 
 // ------------------------------------------------------------------------------------------------
 // Launch shapes
+// Kernels take any C; those with more factors of two are faster. Every width is another instance of every kernel
+// to compile, so there are three.
 #ifdef CUDA_CPU
-constexpr int MAX_WIDTH = sizeof(real) == 8 ? 8 : 16;  // channels per thread: one AVX-512 register
+constexpr int MAX_WIDTH = 4 * NATIVE;  // of rows: fewer threads, because a sum over a block switches between all of them
+constexpr int ELEMENT_WIDTH = NATIVE;  // of kernels whose threads do not wait for each other
+constexpr int narrower(int width) { return width > NATIVE ? NATIVE : 1; }
 #else
-constexpr int MAX_WIDTH = 8;                            // eight bf16 are one 16-byte load
-#endif
-// Kernels take any C; those with more factors of two are faster. Widths are 8, 2, 1 (16, 4, 1): every width is
-// another instance of every kernel to compile.
+constexpr int MAX_WIDTH = 8;           // eight bf16 are one 16-byte load
+constexpr int ELEMENT_WIDTH = 8;
 constexpr int narrower(int width) { return width == 2 ? 1 : width / 4; }
+#endif
 inline int channel_width(int64_t C, int most = MAX_WIDTH) {
     while (C % most) most = narrower(most);
     return most;
@@ -300,6 +321,13 @@ inline int row_threads(int C, int width) {
 inline const cudaDeviceProp &device() {
     static cudaDeviceProp p = [] { cudaDeviceProp p; cudaCheck(cudaGetDeviceProperties(&p, 0)); return p; }();
     return p;
+}
+// Threads of a block whose loops take any number of them. On the CPU one: its loops are already vector loops.
+inline int loop_threads(int64_t most) {
+#ifdef CUDA_CPU
+    if (!cuda_cpu::opt.check) return 1;
+#endif
+    return (int)std::min<int64_t>(1024, std::max<int64_t>(most, 1));
 }
 // How many blocks keep the device busy; partial sums have one slot for each.
 inline int busy_blocks() { return device().multiProcessorCount * 8; }

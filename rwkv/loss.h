@@ -12,11 +12,6 @@
 #include "matmul.h"
 #include "tensors.h"
 
-#ifdef CUDA_CPU
-constexpr int CROSS_ENTROPY_THREADS = 32;    // fibers; the loops are long enough
-#else
-constexpr int CROSS_ENTROPY_THREADS = 1024;  // one row at a time keeps an SM busy: 100 KB of logits at V = 50277
-#endif
 // Columns [j, j + W) of a row, the padding as -inf
 template<int W> __device__ inline Vec<W> load_logits(const floatX *z, int j, int V) {
     Vec<W> x = load<W>(z + j);
@@ -53,7 +48,7 @@ template<int W> __global__ void cross_entropy_kernel(floatX *logits, real *losse
 }
 constexpr real L2WRAP = real(1e-4);
 inline void cross_entropy(floatX *logits, real *losses, const int *targets, const real *scale, real l2wrap, int rows, int V, int stride, bool grad, cudaStream_t stream) {
-    int width = channel_width(stride), threads = std::min(stride / width, CROSS_ENTROPY_THREADS);
+    int width = channel_width(stride), threads = loop_threads(stride / width);
     dispatch_width(width, [&](auto W) {
         cross_entropy_kernel<W.value><<<rows, threads, 0, stream>>>(logits, losses, targets, scale, l2wrap, V, stride, grad);
     });
@@ -100,6 +95,6 @@ __global__ void loss_sum_kernel(real *total, const real *losses, int n) {
     if (threadIdx.x == 0) *total += s[0];
 }
 inline void loss_sum(real *total, const real *losses, int n, cudaStream_t stream) {
-    loss_sum_kernel<<<1, CROSS_ENTROPY_THREADS, 0, stream>>>(total, losses, n);
+    loss_sum_kernel<<<1, loop_threads(n), 0, stream>>>(total, losses, n);
     launchCheck();
 }
