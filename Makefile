@@ -32,7 +32,8 @@ DEFINES := -DPRECISION_$(shell echo $(PRECISION) | tr a-z A-Z) $(if $(DEBUG),-DD
 
 # -march=native: the CPU kernels are plain vector code; override ARCH to build for another machine
 ARCH ?= native
-OPTIMISE := $(if $(DEBUG)$(SANITIZE),-O1 -g,-O3) $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+OPT ?= -O3
+OPTIMISE := $(if $(DEBUG)$(SANITIZE),-O1 -g,$(OPT)) $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
 comma := ,
 WARN := -Wall -Wextra
 CPU_FLAGS = $(if $(filter aarch64 arm64,$(shell uname -m)),-mcpu=$(ARCH),-march=$(ARCH)) $(OPTIMISE) $(WARN) -Wno-unknown-pragmas -Wno-maybe-uninitialized -Wno-psabi -fno-math-errno -fno-trapping-math $(if $(findstring clang,$(CXX)),-Wno-pass-failed)

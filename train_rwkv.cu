@@ -234,47 +234,68 @@ template<int M> void mix_backward(MixBackwardArgs a, int B, const SumTargets &gr
 // While nothing gets large or small, o stays and the step costs one exponential and one FMA in the chain of the
 // recurrence. Otherwise the slow step moves o: exact for any k, without clamps. 2^40 leaves fp32 e^38 of headroom
 // in c2 v and A B products of the backward.
+//
+// Time is dealt to the warps of a block, 16 steps each, which stay in registers: every warp finds out what its steps
+// do to the state (backward: to the adjoint) alone, the warps tell each other through shared memory, and each goes on
+// from the right state. So a block reads its channels once, and has as many loads under way as it has warps.
 
 constexpr real WKV_LO = real(1) / (1ll << 40), WKV_HI = real(1ll << 40);
-constexpr int WKV_CHUNK = 16;  // steps between kept states; backward recomputes a chunk in registers
+constexpr int WKV_CHUNK = 16;  // steps of a warp at a time, and between kept states
 #ifdef CUDA_CPU
-constexpr int WKV_WIDTH = NATIVE;
+constexpr int WKV_WIDTH = MAX_WIDTH, WKV_WARPS = 4;  // the model uses 1: a thread is a SIMD register of work; tests use more
 #else
-constexpr int WKV_WIDTH = sizeof(floatX) == 2 ? 2 : 1;  // 4-byte loads: 96 registers of states in backward leave no room for more
+constexpr int WKV_WIDTH = 1, WKV_WARPS = 12;  // an SM has room for 12 warps of 168 registers, which is what backward takes
 #endif
+constexpr int WKV_LANES = 32;  // threads side by side; their channels are one or two whole sectors of 32 bytes
 
-template<int W> struct WkvChannel { Vec<W> w, w2, u2, ew, eu; };  // constants of W channels
+template<int W> struct WkvChannel { Vec<W> w2, u2, ew, eu; };  // of W channels: w and u in base 2, e^w, e^u
 template<int W> struct WkvState { Vec<W> A, B, o; };
 template<int W> struct WkvStep { Vec<W> c1, c2, d1, d2, o; };
 
 template<int W> __device__ inline WkvChannel<W> wkv_channel(const real *decay, const real *first, int c) {
     WkvChannel<W> p;
     Vec<W> d = load<W>(decay + c);
-    p.w = each<W>([&](int i) { return -fmin(real(exp(d[i])), real(1e30)); });  // finite: 0 * w must be 0 in the gradient
-    p.w2 = p.w * LOG2E, p.u2 = load<W>(first + c) * LOG2E;
+    p.w2 = each<W>([&](int i) { return -fmin(real(exp(d[i])), real(1e30)) * LOG2E; });  // finite: 0 * w must be 0 in the gradient
+    p.u2 = load<W>(first + c) * LOG2E;
     p.ew = exp2v(p.w2), p.eu = exp2v(p.u2);
     for (int i = 0; i < W; i++) if (p.u2[i] > 40) p.eu.set(i, INFINITY);  // a lost ek would matter: always the slow step
     return p;
 }
 __device__ inline bool within(real x, real lo, real hi) { return x >= lo && x <= hi; }  // false for NaN
-// Channel i of a step that needs a new reference: the two-reference log-sum-exp update of the official kernel.
+__device__ inline real exp2s(real x) { return exp2v(Vec<1>(x))[0]; }
+__device__ inline real log2s(real x) {
+#if defined(__CUDA_ARCH__) && !defined(PRECISION_FP64)
+    return __log2f(x);
+#else
+    return real(log2(x));
+#endif
+}
+// Channel i of a step that needs a new reference: the two-reference log-sum-exp update of the official kernel, from a
+// state brought to about B = 1 by a power of two.
 template<int W> __device__ inline void wkv_slow_step(WkvStep<W> &s, int i, const WkvState<W> &z, real k2, const WkvChannel<W> &p) {
     bool empty = !(z.B[i] > 0);
-    real n = empty ? real(0) : 1 / z.B[i], o = empty ? real(-INFINITY) : z.o[i] + real(log2(z.B[i])), uk = p.u2[i] + k2;
-    real m = fmax(o, uk), next = fmax(o + p.w2[i], k2);
-    s.c1.set(i, n * real(exp2(o - m))), s.c2.set(i, exp2(uk - m));
-    s.d1.set(i, n * real(exp2(o + p.w2[i] - next))), s.d2.set(i, exp2(k2 - next)), s.o.set(i, next);
+    real e = empty ? real(0) : real(rint(log2s(z.B[i]))), n = empty ? real(0) : exp2s(-e);
+    real o = empty ? real(-INFINITY) : z.o[i] + e, uk = p.u2[i] + k2, m = fmax(o, uk), next = fmax(o + p.w2[i], k2);
+    s.c1.set(i, n * exp2s(o - m)), s.c2.set(i, exp2s(uk - m));
+    s.d1.set(i, n * exp2s(o + p.w2[i] - next)), s.d2.set(i, exp2s(k2 - next)), s.o.set(i, next);
 }
 template<int W> __device__ inline WkvStep<W> wkv_step(const WkvState<W> &z, Vec<W> k, const WkvChannel<W> &p) {
-    Vec<W> k2 = k * LOG2E, ek = exp2v(k2 - z.o), c2 = p.eu * ek, next = p.ew * z.B + ek;
+    Vec<W> k2 = k * LOG2E, ek = exp2v(k2 - z.o), c2 = p.eu * ek, D = z.B + c2, next = p.ew * z.B + ek;
     WkvStep<W> s = {real(1), c2, p.ew, ek, z.o};
-    if (all_within(z.B, WKV_LO, WKV_HI) && all_within(next, WKV_LO, WKV_HI) && all_within(c2, 0, WKV_HI)) return s;
+    if (all_within(D, WKV_LO, WKV_HI) && all_within(next, WKV_LO, WKV_HI)) return s;
     for (int i = 0; i < W; i++)
-        if (!(within(z.B[i], WKV_LO, WKV_HI) && within(next[i], WKV_LO, WKV_HI) && within(c2[i], 0, WKV_HI))) wkv_slow_step(s, i, z, k2[i], p);
+        if (W == 1 || !(within(D[i], WKV_LO, WKV_HI) && within(next[i], WKV_LO, WKV_HI))) wkv_slow_step(s, i, z, k2[i], p);
     return s;
 }
 template<int W> __device__ inline void wkv_advance(WkvState<W> &z, const WkvStep<W> &s, Vec<W> v) {
     z.A = s.d1 * z.A + s.d2 * v, z.B = s.d1 * z.B + s.d2, z.o = s.o;
+}
+// State z, then a chunk that alone, from an empty state, leaves `own`: an associative scan.
+template<int W> __device__ inline WkvState<W> wkv_join(const WkvState<W> &z, const WkvState<W> &own, const WkvChannel<W> &p) {
+    Vec<W> faded = z.o + p.w2 * real(WKV_CHUNK);
+    Vec<W> o = each<W>([&](int i) { return z.B[i] > 0 ? fmax(faded[i], own.o[i]) : own.o[i]; });
+    Vec<W> f = each<W>([&](int i) { return z.B[i] > 0 ? exp2s(faded[i] - o[i]) : real(0); }), g = exp2v(own.o - o);
+    return {f * z.A + g * own.A, f * z.B + g * own.B, o};
 }
 template<int W> __device__ inline WkvState<W> load_state(const real *p, int64_t stride) { return {load<W>(p), load<W>(p + stride), load<W>(p + 2 * stride)}; }
 template<int W> __device__ inline void store_state(real *p, int64_t stride, const WkvState<W> &z) { store(p, z.A), store(p + stride, z.B), store(p + 2 * stride, z.o); }
@@ -288,64 +309,71 @@ struct WkvArgs {
     real *state_out;                  // (3,B,C) or null
     const uint8_t *reset;             // (B,T) or null: the state is emptied before such a step
     int B, T, C;
-    int segment;                      // steps per block, a multiple of WKV_CHUNK; B C small: T is split
+    int segment;                      // T over the warps of a block
+    int warps() const { return std::min(WKV_WARPS, ceil_div(T, segment)); }
     __device__ int chunks() const { return (T + WKV_CHUNK - 1) / WKV_CHUNK; }
     __device__ real *state(int b, int t, int c) const { return states + (((int64_t)b * chunks() + t / WKV_CHUNK) * 3) * C + c; }
+    __device__ int64_t at(int b, int t, int c) const { return ((int64_t)b * T + t) * C + c; }
+    __device__ unsigned resets(int b, int t, int n) const {  // bit s: step t + s is reset
+        unsigned bits = 0;
+        if (reset)
+#pragma unroll 1
+            for (int s = 0; s < n; s++) bits |= (reset[(int64_t)b * T + t + s] != 0) << s;
+        return bits;
+    }
     template<int W> __device__ WkvState<W> initial(int b, int c) const {
         return state_in ? load_state<W>(state_in + (int64_t)b * C + c, (int64_t)B * C) : WkvState<W>{0, 0, 0};
     }
 };
 
-// One thread per (b, W channels, segment of T). With more than one segment the first chunk state of each is there already.
-template<int W> __global__ void wkv_forward_kernel(WkvArgs a) {
-    int c = (blockIdx.x * blockDim.x + threadIdx.x) * W, b = blockIdx.y, start = blockIdx.z * a.segment, end = min(start + a.segment, a.T);
-    if (c >= a.C) return;
+// One thread per (b, W channels, every warps-th chunk of T)
+template<int W> __global__ void __launch_bounds__(WKV_LANES * WKV_WARPS) wkv_forward_kernel(WkvArgs a) {
+    __shared__ WkvState<W> left[2][WKV_WARPS][WKV_LANES];  // what each warp's chunk leaves; two, so that the next tile
+    __shared__ bool emptied[2][WKV_WARPS];                 // may be written while slow warps still read this one
+    int c = (blockIdx.x * blockDim.x + threadIdx.x) * W, b = blockIdx.y, warp = threadIdx.y, warps = blockDim.y, turn = 0;
     WkvChannel<W> p = wkv_channel<W>(a.decay, a.first, c);
-    WkvState<W> z = start ? load_state<W>(a.state(b, start, c), a.C) : a.template initial<W>(b, c);
-    for (int t = start; t < end; t += WKV_CHUNK) {
-        store_state(a.state(b, t, c), a.C, z);
-        int64_t at = ((int64_t)b * a.T + t) * a.C + c;
+    WkvState<W> start = a.template initial<W>(b, c);       // before the tile
+    for (int tile = 0; tile < a.T; tile += warps * WKV_CHUNK) {
+        int t = tile + warp * WKV_CHUNK, n = min(WKV_CHUNK, a.T - t);
+        int64_t at = a.at(b, min(t, a.T - 1), c);
+        unsigned resets = a.resets(b, t, n);
         Pack<floatX, W> k[WKV_CHUNK], v[WKV_CHUNK], r[WKV_CHUNK];
 #pragma unroll
-        for (int s = 0; s < WKV_CHUNK; s++)  // all loads of a chunk are under way before the first is used
-            if (t + s < end) k[s] = load_pack<W>(a.k + at + s * a.C), v[s] = load_pack<W>(a.v + at + s * a.C), r[s] = load_pack<W>(a.r + at + s * a.C);
+        for (int s = 0; s < WKV_CHUNK; s++, at += s < n ? a.C : 0)  // all under way before the first is used; past the end: the last again
+            k[s] = load_pack<W>(a.k + at), v[s] = load_pack<W>(a.v + at), r[s] = load_pack<W>(a.r + at);
+        at = a.at(b, t, c);
+        WkvState<W> z = start;
+        if (warps > 1) {
+            WkvState<W> own;
+#pragma unroll
+            for (int s = 0; s < WKV_CHUNK; s++) {
+                if (s >= n) break;
+                Vec<W> ks = load<W>(k[s].x), vs = load<W>(v[s].x);
+                if (s == 0 || resets >> s & 1) own = {vs, real(1), ks * LOG2E};
+                else wkv_advance(own, wkv_step(own, ks, p), vs);
+            }
+            left[turn][warp][threadIdx.x] = own;
+            if (threadIdx.x == 0) emptied[turn][warp] = resets;
+            __syncthreads();  // every warp has told what its chunk leaves
+            for (int i = 0; i < warps; i++) {
+                if (i == warp) z = start;
+                if (emptied[turn][i]) start = {0, 0, 0};
+                start = wkv_join(start, left[turn][i][threadIdx.x], p);
+            }
+            turn ^= 1;
+        }
+        if (n > 0) store_state(a.state(b, t, c), a.C, z);
 #pragma unroll
         for (int s = 0; s < WKV_CHUNK; s++) {
-            if (t + s >= end) break;
-            if (a.reset && a.reset[(int64_t)b * a.T + t + s]) z.A = 0, z.B = 0;
+            if (s >= n) break;
+            if (resets >> s & 1) z.A = 0, z.B = 0;
             Vec<W> vs = load<W>(v[s].x);
             WkvStep<W> q = wkv_step(z, load<W>(k[s].x), p);
-            store(a.y + at + s * a.C, sigmoid(load<W>(r[s].x)) * (q.c1 * z.A + q.c2 * vs) * reciprocal(q.c1 * z.B + q.c2));
-            wkv_advance(z, q, vs);
+            store(a.y + at, sigmoid(load<W>(r[s].x)) * (q.c1 * z.A + q.c2 * vs) * reciprocal(q.c1 * z.B + q.c2));
+            wkv_advance(z, q, vs), at += a.C;
         }
-    }
-    if (a.state_out && end == a.T) store_state(a.state_out + (int64_t)b * a.C + c, (int64_t)a.B * a.C, z);
-}
-// The state that a segment alone leaves, starting empty, in the place of the next segment's first state.
-template<int W> __global__ void wkv_segment_kernel(WkvArgs a) {
-    int c = (blockIdx.x * blockDim.x + threadIdx.x) * W, b = blockIdx.y, start = blockIdx.z * a.segment, end = start + a.segment;
-    if (c >= a.C) return;
-    WkvChannel<W> p = wkv_channel<W>(a.decay, a.first, c);
-    WkvState<W> z = {0, 0, 0};
-    for (int t = start; t < end; t++) {
-        int64_t at = ((int64_t)b * a.T + t) * a.C + c;
-        wkv_advance(z, wkv_step(z, load<W>(a.k + at), p), load<W>(a.v + at));
-    }
-    store_state(a.state(b, end, c), a.C, z);
-}
-// state = state e^(w len) + what the segment left, segment by segment: an associative scan, short enough to run serially.
-template<int W> __global__ void wkv_join_kernel(WkvArgs a) {
-    int c = (blockIdx.x * blockDim.x + threadIdx.x) * W, b = blockIdx.y;
-    if (c >= a.C) return;
-    WkvChannel<W> p = wkv_channel<W>(a.decay, a.first, c);
-    WkvState<W> z = a.template initial<W>(b, c);
-    for (int t = a.segment; t < a.T; t += a.segment) {
-        WkvState<W> local = load_state<W>(a.state(b, t, c), a.C);
-        Vec<W> faded = z.o + p.w2 * real(a.segment);
-        Vec<W> o = each<W>([&](int i) { return z.B[i] > 0 ? fmax(faded[i], local.o[i]) : local.o[i]; });
-        Vec<W> f = each<W>([&](int i) { return z.B[i] > 0 ? real(exp2(faded[i] - o[i])) : real(0); }), g = exp2v(local.o - o);
-        z = {f * z.A + g * local.A, f * z.B + g * local.B, o};
-        store_state(a.state(b, t, c), a.C, z);
+        if (warps == 1) start = z;
+        if (a.state_out && n > 0 && t + n == a.T) store_state(a.state_out + (int64_t)b * a.C + c, (int64_t)a.B * a.C, z);
     }
 }
 
@@ -354,130 +382,119 @@ template<int W> __global__ void wkv_join_kernel(WkvArgs a) {
 //   dv = c2 q + d2 al       e = c2 q (v - wkv)      dk = e + d2 (al v + be)
 //   du += e                 dw += d1 (al A + be B)  al <- d1 al + c1 q   be <- d1 be - c1 q wkv
 //
-// Each chunk is run forward again from its kept state, then backward.
+// A chunk is run forward again from its kept state, which gives dr and what the chunk sends to its left when nothing
+// comes from its right: al = sum of P c1 q, be = - sum of P c1 q wkv, where P is the product of d1 so far. Then backward.
 struct WkvBackwardArgs {
     WkvArgs f;                        // the forward's arguments (y is not used)
     floatX *dk, *dv, *dr;             // (B,T,C)
     const floatX *dy;                 // (B,T,C)
     const real *dstate_out;           // (2,B,C) gradients of A, B of state_out, or null: zero
     real *dstate_in;                  // (2,B,C) or null
-    real *adjoint;                    // (B,segments,3,C) al, be and their reference o at the end of each segment
-    real *partial;                    // (B * segments, 2, C): gradients of time_decay and time_first
+    real *adjoint;                    // not used any more
+    real *partial;                    // (B * warps, 2, C): gradients of time_decay and time_first
 };
-template<int W> struct WkvAdjoint { Vec<W> al, be; };
+// Adjoints al, be at the start of a chunk and their reference o; P of the whole chunk, and the reference at its end
+template<int W> struct WkvAdjoint { Vec<W> al, be, o, P, end; };
 
-// OUTPUT = false: only the adjoint that a segment alone sends to its left, for the scan over segments.
-template<int W, bool OUTPUT> __global__ void wkv_backward_kernel(WkvBackwardArgs a) {
+template<int W> __global__ void __launch_bounds__(WKV_LANES * WKV_WARPS) wkv_backward_kernel(WkvBackwardArgs a) {
+    __shared__ WkvAdjoint<W> sent[2][WKV_WARPS][WKV_LANES];
     const WkvArgs &f = a.f;
-    int c = (blockIdx.x * blockDim.x + threadIdx.x) * W, b = blockIdx.y, seg = blockIdx.z, segments = gridDim.z, C = f.C;
-    if (!OUTPUT) seg++, segments++;  // nobody is left of segment 0
-    int start = seg * f.segment, end = min(start + f.segment, f.T);
-    if (c >= C) return;
+    int c = (blockIdx.x * blockDim.x + threadIdx.x) * W, b = blockIdx.y, warp = threadIdx.y, warps = blockDim.y, turn = 0, C = f.C;
+    int64_t BC = (int64_t)f.B * C, bc = (int64_t)b * C + c;
     WkvChannel<W> p = wkv_channel<W>(f.decay, f.first, c);
-    Vec<W> al = 0, be = 0, dw = 0, du = 0;
-    real *adjoint = a.adjoint + ((int64_t)b * segments + seg) * 3 * C + c;
-    bool given = OUTPUT && (segments > 1 || a.dstate_out);  // the end's adjoint is not zero
-    if (given) al = load<W>(adjoint), be = load<W>(adjoint + C);
-    for (int t = start + (end - 1 - start) / WKV_CHUNK * WKV_CHUNK; t >= start; t -= WKV_CHUNK) {
-        int64_t at = ((int64_t)b * f.T + t) * C + c;
+    Vec<W> al = 0, be = 0, o = 0, dw = 0, du = 0;  // al, be relative to o: what comes from the right of the tile
+    bool any = a.dstate_out;                       // otherwise nothing comes yet, and o says nothing
+    if (any) al = load<W>(a.dstate_out + bc), be = load<W>(a.dstate_out + BC + bc), o = load<W>(f.state_out + 2 * BC + bc);
+    for (int tile = (f.T - 1) / (warps * WKV_CHUNK) * (warps * WKV_CHUNK); tile >= 0; tile -= warps * WKV_CHUNK) {
+        int t = tile + warp * WKV_CHUNK, n = min(WKV_CHUNK, f.T - t), active = min(warps, (f.T - tile + WKV_CHUNK - 1) / WKV_CHUNK);
+        int64_t at = f.at(b, min(t, f.T - 1), c);
+        unsigned resets = f.resets(b, t, n);
         Pack<floatX, W> k[WKV_CHUNK], v[WKV_CHUNK], r[WKV_CHUNK], dy[WKV_CHUNK];
-        WkvState<W> z = load_state<W>(f.state(b, t, c), C), before[WKV_CHUNK];
+        WkvState<W> z = {0, 0, 0}, before[WKV_CHUNK];
+        Vec<W> g[WKV_CHUNK];  // dwkv
+        if (n > 0) z = load_state<W>(f.state(b, t, c), C);
 #pragma unroll
-        for (int s = 0; s < WKV_CHUNK; s++)
-            if (t + s < end) k[s] = load_pack<W>(f.k + at + s * C), v[s] = load_pack<W>(f.v + at + s * C), r[s] = load_pack<W>(f.r + at + s * C), dy[s] = load_pack<W>(a.dy + at + s * C);
+        for (int s = 0; s < WKV_CHUNK; s++, at += s < n ? C : 0)  // as in forward
+            k[s] = load_pack<W>(f.k + at), v[s] = load_pack<W>(f.v + at), r[s] = load_pack<W>(f.r + at), dy[s] = load_pack<W>(a.dy + at);
+        at = f.at(b, t, c);
+        WkvAdjoint<W> own = {0, 0, z.o, 1, 0};
 #pragma unroll
         for (int s = 0; s < WKV_CHUNK; s++) {
-            if (t + s >= end) break;
-            if (f.reset && f.reset[(int64_t)b * f.T + t + s]) z.A = 0, z.B = 0;
+            if (s >= n) break;
+            if (resets >> s & 1) z.A = 0, z.B = 0, own.P = 0;
             before[s] = z;
-            wkv_advance(z, wkv_step(z, load<W>(k[s].x), p), load<W>(v[s].x));
+            Vec<W> vs = load<W>(v[s].x), gate = sigmoid(load<W>(r[s].x));
+            WkvStep<W> x = wkv_step(z, load<W>(k[s].x), p);
+            Vec<W> inverse = reciprocal(x.c1 * z.B + x.c2), wkv = (x.c1 * z.A + x.c2 * vs) * inverse;
+            g[s] = load<W>(dy[s].x) * gate;
+            store(a.dr + at, g[s] * wkv * (real(1) - gate));
+            Vec<W> d = own.P * x.c1 * g[s] * inverse;
+            own.al += d, own.be += real(-1) * d * wkv, own.P = own.P * x.d1;
+            wkv_advance(z, x, vs), at += C;
         }
-        if (given && t + WKV_CHUNK >= end) {  // the adjoint at the end is relative to another reference
-            Vec<W> scale = exp2v(z.o - load<W>(adjoint + 2 * C));
-            al = al * scale, be = be * scale;
+        own.end = z.o;
+        if (warps > 1) {
+            sent[turn][warp][threadIdx.x] = own;
+            __syncthreads();  // every warp has told what its chunk sends to its left
         }
+        Vec<W> right_al = 0, right_be = 0;  // at the end of this warp's chunk
+        for (int i = active - 1; i >= 0; i--) {
+            const WkvAdjoint<W> &x = warps > 1 ? sent[turn][i][threadIdx.x] : own;
+            Vec<W> scale = any ? exp2v(x.end - o) : Vec<W>(0);  // the references left and right of a border may differ
+            if (i == warp) right_al = al * scale, right_be = be * scale;
+            al = x.al + x.P * scale * al, be = x.be + x.P * scale * be, o = x.o, any = true;
+        }
+        turn ^= 1;
 #pragma unroll
         for (int s = WKV_CHUNK - 1; s >= 0; s--) {
-            if (t + s >= end) continue;
+            if (s >= n) continue;
             z = before[s];
-            Vec<W> vs = load<W>(v[s].x), gate = sigmoid(load<W>(r[s].x)), dys = load<W>(dy[s].x);
-            WkvStep<W> q = wkv_step(z, load<W>(k[s].x), p);
-            Vec<W> inverse = reciprocal(q.c1 * z.B + q.c2), wkv = (q.c1 * z.A + q.c2 * vs) * inverse, g = dys * gate * inverse;
-            Vec<W> e = q.c2 * g * (vs - wkv);
-            if (OUTPUT) {
-                store(a.dr + at + s * C, dys * wkv * gate * (real(1) - gate));
-                store(a.dv + at + s * C, q.c2 * g + q.d2 * al);
-                store(a.dk + at + s * C, e + q.d2 * (al * vs + be));
-                du += e, dw += q.d1 * (al * z.A + be * z.B);
-            }
-            al = q.d1 * al + q.c1 * g, be = q.d1 * be - q.c1 * g * wkv;
-            if (f.reset && f.reset[(int64_t)b * f.T + t + s]) al = 0, be = 0;
+            Vec<W> vs = load<W>(v[s].x);
+            WkvStep<W> x = wkv_step(z, load<W>(k[s].x), p);
+            Vec<W> inverse = reciprocal(x.c1 * z.B + x.c2), wkv = (x.c1 * z.A + x.c2 * vs) * inverse, q = g[s] * inverse;
+            Vec<W> e = x.c2 * q * (vs - wkv);
+            at -= C;
+            store(a.dv + at, x.c2 * q + x.d2 * right_al);
+            store(a.dk + at, e + x.d2 * (right_al * vs + right_be));
+            du += e, dw += x.d1 * (right_al * z.A + right_be * z.B);
+            right_al = x.d1 * right_al + x.c1 * q, right_be = x.d1 * right_be - x.c1 * q * wkv;
+            if (resets >> s & 1) right_al = 0, right_be = 0;
         }
+        if (t == 0 && a.dstate_in) store(a.dstate_in + bc, right_al), store(a.dstate_in + BC + bc, right_be);
     }
-    if (!OUTPUT) {
-        store(adjoint, al), store(adjoint + C, be);
-        return;
-    }
-    if (start == 0 && a.dstate_in) store(a.dstate_in + (int64_t)b * C + c, al), store(a.dstate_in + ((int64_t)f.B + b) * C + c, be);
-    real *partial = a.partial + ((int64_t)b * segments + seg) * 2 * C + c;
-    store(partial, dw * p.w), store(partial + C, du);  // d w / d time_decay = w
-}
-// Adjoints at the right end of every segment, from the last to the first: al_left = local + (product of d1) al_right,
-// where the product of d1 over a segment is e^(w len) 2^(o at its start - o at its end).
-template<int W> __global__ void wkv_backward_join_kernel(WkvBackwardArgs a) {
-    const WkvArgs &f = a.f;
-    int c = (blockIdx.x * blockDim.x + threadIdx.x) * W, b = blockIdx.y, C = f.C, segments = (f.T + f.segment - 1) / f.segment;
-    if (c >= C) return;
-    WkvChannel<W> p = wkv_channel<W>(f.decay, f.first, c);
-    Vec<W> al = 0, be = 0, o = 0;
-    if (a.dstate_out) {
-        al = load<W>(a.dstate_out + (int64_t)b * C + c), be = load<W>(a.dstate_out + ((int64_t)f.B + b) * C + c);
-        o = load<W>(f.state_out + (2 * (int64_t)f.B + b) * C + c);
-    }
-    for (int seg = segments - 1; seg >= 0; seg--) {
-        real *adjoint = a.adjoint + ((int64_t)b * segments + seg) * 3 * C + c;
-        WkvAdjoint<W> local = {load<W>(adjoint), load<W>(adjoint + C)};  // segment 0 has none, and needs none
-        store(adjoint, al), store(adjoint + C, be), store(adjoint + 2 * C, o);
-        if (seg == 0) return;
-        int start = seg * f.segment, end = min(start + f.segment, f.T);
-        Vec<W> o_start = load<W>(f.state(b, start, c) + 2 * C);
-        Vec<W> d = seg == segments - 1 && !a.dstate_out ? Vec<W>(0) : exp2v(p.w2 * real(end - start) + o_start - o);
-        al = local.al + d * al, be = local.be + d * be, o = o_start;
-    }
+    real *partial = a.partial + ((int64_t)b * warps + warp) * 2 * C + c;
+    store(partial, dw * p.w2 * LN2), store(partial + C, du);  // d w / d time_decay = w
 }
 
-// Steps per segment. One segment when B C alone fills the device, or documents are reset inside the sequence.
-inline int wkv_segment(int B, int T, int C, bool reset) {
-    int64_t threads = (int64_t)B * C / WKV_WIDTH, wanted = (int64_t)device().multiProcessorCount * 256;
-#ifdef CUDA_CPU
-    wanted = 0;  // no need: every thread is a SIMD register of work
-#endif
-    int segments = reset || threads >= wanted ? 1 : (int)std::min<int64_t>(wanted / threads, ceil_div(T, 4 * WKV_CHUNK));
-    return ceil_div(ceil_div(T, std::max(segments, 1)), WKV_CHUNK) * WKV_CHUNK;
+// As many warps per block as let all blocks run at once
+inline int wkv_lanes(int C, int width) {  // the channels of a block divide C, so that no thread is idle
+    int lanes = WKV_LANES;
+    while (C / width % lanes) lanes /= 2;
+    return lanes;
 }
+inline int wkv_warps(int B, int T, int C) {
+#ifdef CUDA_CPU
+    return 1;
+#endif
+    int64_t blocks = (int64_t)B * C / (WKV_LANES * WKV_WIDTH);
+    return std::min(std::max(1, WKV_WARPS / std::max(1, ceil_div(blocks, device().multiProcessorCount))), ceil_div(T, WKV_CHUNK));
+}
+inline int wkv_segment(int B, int T, int C, bool) { return ceil_div(T, wkv_warps(B, T, C)); }
 inline void wkv_forward(const WkvArgs &a, cudaStream_t stream) {
-    int width = channel_width(a.C, WKV_WIDTH), threads = std::min(64, a.C / width), segments = ceil_div(a.T, a.segment);
-    dim3 grid(ceil_div(a.C, threads * width), a.B, segments);
+    int width = channel_width(a.C, WKV_WIDTH), lanes = wkv_lanes(a.C, width);
     dispatch_width<WKV_WIDTH>(width, [&](auto W) {
-        if (segments > 1) {
-            wkv_segment_kernel<W.value><<<dim3(grid.x, grid.y, segments - 1), threads, 0, stream>>>(a);
-            wkv_join_kernel<W.value><<<dim3(grid.x, grid.y), threads, 0, stream>>>(a);
-        }
-        wkv_forward_kernel<W.value><<<grid, threads, 0, stream>>>(a);
+        wkv_forward_kernel<W.value><<<dim3(a.C / (lanes * width), a.B), dim3(lanes, a.warps()), 0, stream>>>(a);
     });
     launchCheck();
 }
 inline void wkv_backward(const WkvBackwardArgs &a, real *ddecay, real *dfirst, cudaStream_t stream) {
     const WkvArgs &f = a.f;
-    int width = channel_width(f.C, WKV_WIDTH), threads = std::min(64, f.C / width), segments = ceil_div(f.T, f.segment);
-    dim3 grid(ceil_div(f.C, threads * width), f.B, segments);
+    int width = channel_width(f.C, WKV_WIDTH), lanes = wkv_lanes(f.C, width);
     dispatch_width<WKV_WIDTH>(width, [&](auto W) {
-        if (segments > 1) wkv_backward_kernel<W.value, false><<<dim3(grid.x, grid.y, segments - 1), threads, 0, stream>>>(a);
-        if (segments > 1 || a.dstate_out) wkv_backward_join_kernel<W.value><<<dim3(grid.x, grid.y), threads, 0, stream>>>(a);
-        wkv_backward_kernel<W.value, true><<<grid, threads, 0, stream>>>(a);
+        wkv_backward_kernel<W.value><<<dim3(f.C / (lanes * width), f.B), dim3(lanes, f.warps()), 0, stream>>>(a);
     });
     launchCheck();
-    column_sums({{ddecay, dfirst}}, a.partial, f.B * segments, 2, f.C, stream);
+    column_sums({{ddecay, dfirst}}, a.partial, f.B * f.warps(), 2, f.C, stream);
 }
 
 // ------------------------------------------------------------------------------------------------

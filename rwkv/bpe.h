@@ -137,18 +137,21 @@ class Bpe {
 
 public:
     // `tokens`: bytes by id. `special` and `run` are ids of tokens that step 1 takes out.
-    void build(const std::vector<std::string> &tokens, const std::vector<Merge> &merges, const std::vector<uint32_t> &special, const std::vector<uint32_t> &run, bool nfc) {
+    void build(const std::vector<std::string> &tokens, const std::vector<Merge> &merges,
+               const std::vector<uint32_t> &special, const std::vector<uint32_t> &run, bool nfc) {
         std::fill(byte_ids, byte_ids + 256, NONE);
         for (uint32_t i = tokens.size(); i-- > 0;) if (tokens[i].size() == 1) byte_ids[(unsigned char)tokens[i][0]] = i;
         for (int b = 0; b < 256; b++) if (byte_ids[b] == NONE && b != 0xC0 && b != 0xC1 && b < 0xF5) fail("there is no token for the byte %d", b);
         for (uint32_t rank = 0; rank < merges.size(); rank++) {
             const Merge &m = merges[rank];
-            if (m.left >= tokens.size() || m.right >= tokens.size() || m.whole >= tokens.size() || tokens[m.left] + tokens[m.right] != tokens[m.whole] || tokens[m.left].empty() || tokens[m.right].empty())
+            if (m.left >= tokens.size() || m.right >= tokens.size() || m.whole >= tokens.size() ||
+                tokens[m.left] + tokens[m.right] != tokens[m.whole] || tokens[m.left].empty() || tokens[m.right].empty())
                 fail("merge %u does not join two tokens to a third", rank);
             joins.insert({(uint64_t)m.left << 32 | m.right, {rank, m.whole}});
         }
         for (uint32_t id : special) {
-            if (id >= tokens.size() || tokens[id].empty() || tokens[id].find_first_of(" \n") != std::string::npos) fail("special token %u is empty or has a space", id);
+            if (id >= tokens.size() || tokens[id].empty() || tokens[id].find_first_of(" \n") != std::string::npos)
+                fail("special token %u is empty or has a space", id);
             specials.push_back({tokens[id], id});
         }
         std::stable_sort(specials.begin(), specials.end(), [](auto &a, auto &b) { return a.first.size() > b.first.size(); });

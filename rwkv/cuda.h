@@ -122,7 +122,7 @@ template<int W, class F> inline real fold(Vec<W> a, F f) {
 }
 template<int W> inline real sum(Vec<W> a) { return fold(a, [](auto x, auto y) { return x + y; }); }
 template<int W> inline real largest(Vec<W> a) { return fold(a, [](auto x, auto y) { return x > y ? x : y; }); }
-template<int W> inline Vec<W> relu(Vec<W> a) { FOR_REGISTERS a.v[n] = a.v[n] > 0 ? a.v[n] : a.v[n] * 0; return a; }
+template<int W> inline Vec<W> relu(Vec<W> a) { FOR_REGISTERS a.v[n] = a.v[n] > 0 ? a.v[n] : typename Vec<W>::type{}; return a; }
 template<int W> inline Vec<W> sqrtv(Vec<W> a) {
     real x[Vec<W>::R];
     FOR_REGISTERS {
@@ -170,8 +170,8 @@ template<int W> __device__ inline Vec<W> exp2v(Vec<W> x) {
     typedef typename Simd<int32_t, Vec<W>::R>::type ints;
     FOR_REGISTERS {
         floats y = x.v[n];
-        y = y < -127.f ? y * 0 - 127.f : y;
-        y = y > 128.f ? y * 0 + 128.f : y;
+        y = y < -127.f ? floats{} - 127.f : y;
+        y = y > 128.f ? floats{} + 128.f : y;
         floats whole = (y + 12582912.f) - 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
         floats f = (y - whole) * LN2;
         floats p = 1.f / 5040 * f + 1.f / 720;

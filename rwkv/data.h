@@ -62,10 +62,15 @@ struct Shard {
         TokenHeader h;
         memcpy(&h, file.data, std::min(file.size, sizeof h));
         if (!start.empty() && start[0] == '<') fail("%s is a web page, not a token shard: the download went wrong, fetch it again", name);
-        if (file.size >= 4 && h.magic == (int)__builtin_bswap32(TokenHeader::MAGIC)) fail("%s was written on a machine of the other byte order: make it again with ./prepare on this one", name);
-        if (file.size < 4 || h.magic != TokenHeader::MAGIC) fail("%s is not a token shard (its first word is not %d): make one of a text with ./prepare", name, (int)TokenHeader::MAGIC);
-        if (file.size < sizeof h) fail("%s is cut off: it has %zu bytes, its header alone should have %zu; make it again with ./prepare", name, file.size, sizeof h);
-        if (h.version != TokenHeader::VERSION) fail("%s is a token shard of version %d, this program reads version %d: make it again with ./prepare", name, h.version, (int)TokenHeader::VERSION);
+        if (file.size >= 4 && h.magic == (int)__builtin_bswap32(TokenHeader::MAGIC))
+            fail("%s was written on a machine of the other byte order: make it again with ./prepare on this one", name);
+        if (file.size < 4 || h.magic != TokenHeader::MAGIC)
+            fail("%s is not a token shard (its first word is not %d): make one of a text with ./prepare", name, (int)TokenHeader::MAGIC);
+        if (file.size < sizeof h)
+            fail("%s is cut off: it has %zu bytes, its header alone should have %zu; make it again with ./prepare", name, file.size, sizeof h);
+        if (h.version != TokenHeader::VERSION)
+            fail("%s is a token shard of version %d, this program reads version %d: make it again with ./prepare",
+                 name, h.version, (int)TokenHeader::VERSION);
         if (h.count < 0 || file.size != sizeof h + (size_t)h.count * 2)
             fail("%s is %s: its header says %d tokens, which makes %lld bytes, but it has %zu; make it again with ./prepare", name,
                  h.count >= 0 && file.size < sizeof h + (size_t)h.count * 2 ? "cut off" : "damaged", h.count, (long long)sizeof h + 2LL * h.count, file.size);
@@ -84,7 +89,8 @@ struct Shard {
             for (int64_t k = 0; k < n; k++) most = std::max<int>(most, tokens[i + k]);
             if (most < vocab) continue;
             while (tokens[i] < vocab) i++;
-            fail("%s: token %lld is %d, but the vocabulary has only ids 0 to %d; was it made with another tokenizer?", file.path.c_str(), (long long)i, tokens[i], vocab - 1);
+            fail("%s: token %lld is %d, but the vocabulary has only ids 0 to %d; was it made with another tokenizer?",
+                 file.path.c_str(), (long long)i, tokens[i], vocab - 1);
         }
     }
 };
@@ -184,7 +190,8 @@ public:
         glob_t found;
         struct stat s;
         if (!stat(pattern.c_str(), &s)) shards.emplace_back(pattern);  // a name is a name, whatever characters it has
-        else if (pattern.find_first_of("*?[") == pattern.npos) fail("cannot open %s: %s; ./prepare makes shards of a text", pattern.c_str(), strerror(errno));
+        else if (pattern.find_first_of("*?[") == pattern.npos)
+            fail("cannot open %s: %s; ./prepare makes shards of a text", pattern.c_str(), strerror(errno));
         else {
             int result = glob(pattern.c_str(), 0, nullptr, &found);
             if (result) fail("no file matches '%s': ./prepare prints the right --train and --val", pattern.c_str());
@@ -199,7 +206,9 @@ public:
     }
     // The number of full batches in `windows`; 0 is an error, since a loss over no batch is no loss.
     int64_t batches(int B) const {
-        if (windows < B) fail("%s has %lld tokens, a batch of %d sequences needs %lld: lower --batch or --ctx", pattern.c_str(), (long long)tokens, B, (long long)B * T + 1);
+        if (windows < B)
+            fail("%s has %lld tokens, a batch of %d sequences needs %lld: lower --batch or --ctx",
+                 pattern.c_str(), (long long)tokens, B, (long long)B * T + 1);
         return windows / B;
     }
     int64_t epoch_of(int64_t sample) const { return sample / windows; }
@@ -227,7 +236,8 @@ private:
     void add(const Shard &s) {
         const TokenizerId &a = made_with, &b = s.made_with;
         if (a.hash != b.hash || a.vocab != b.vocab || a.eot != b.eot)
-            fail("%s and %s were made with different tokenizers (%s, %s): train on one of them", shards[0].file.path.c_str(), s.file.path.c_str(), a.kind.empty() ? "unknown" : a.kind.c_str(), b.kind.empty() ? "unknown" : b.kind.c_str());
+            fail("%s and %s were made with different tokenizers (%s, %s): train on one of them",
+                 shards[0].file.path.c_str(), s.file.path.c_str(), a.kind.empty() ? "unknown" : a.kind.c_str(), b.kind.empty() ? "unknown" : b.kind.c_str());
         tokens += s.count;
         text_bytes += s.text_bytes;
         if (s.count > T) windows += in_order ? (s.count - 1) / T : std::max<int64_t>(1, (s.count - T) / T);

@@ -87,7 +87,8 @@ public:
     std::vector<uint32_t> specials, runs;
     int64_t dropped = 0;                  // characters met so far that have no token (char only)
 
-    Tokenizer(std::string kind, std::vector<std::string> tokens, int eot, std::vector<Merge> merges = {}, std::vector<uint32_t> specials = {}, std::vector<uint32_t> runs = {});
+    Tokenizer(std::string kind, std::vector<std::string> tokens, int eot, std::vector<Merge> merges = {},
+              std::vector<uint32_t> specials = {}, std::vector<uint32_t> runs = {});
     bool is_bpe() const { return kind == "gpt2" || kind == "neox"; }
     std::string_view bytes(int id) const { return id >= 0 && id < vocab ? std::string_view(tokens[id]) : std::string_view(); }
 
@@ -117,9 +118,12 @@ inline uint64_t fnv1a(std::string_view s) {
 }
 
 // Checks all that encode() relies on; an Error does not name a file, the caller does.
-inline Tokenizer::Tokenizer(std::string kind_, std::vector<std::string> tokens_, int eot, std::vector<Merge> merges_, std::vector<uint32_t> specials_, std::vector<uint32_t> runs_)
-    : kind(std::move(kind_)), vocab(tokens_.size()), eot(eot), tokens(std::move(tokens_)), merges(std::move(merges_)), specials(std::move(specials_)), runs(std::move(runs_)) {
-    if (kind != "byte" && kind != "char" && kind != "world" && !is_bpe()) fail("the kind of the tokenizer is '%s', but must be byte, char, world, gpt2 or neox", kind.substr(0, 20).c_str());
+inline Tokenizer::Tokenizer(std::string kind_, std::vector<std::string> tokens_, int eot, std::vector<Merge> merges_,
+                            std::vector<uint32_t> specials_, std::vector<uint32_t> runs_)
+    : kind(std::move(kind_)), vocab(tokens_.size()), eot(eot), tokens(std::move(tokens_)),
+      merges(std::move(merges_)), specials(std::move(specials_)), runs(std::move(runs_)) {
+    if (kind != "byte" && kind != "char" && kind != "world" && !is_bpe())
+        fail("the kind of the tokenizer is '%s', but must be byte, char, world, gpt2 or neox", kind.substr(0, 20).c_str());
     if (tokens.empty() || tokens.size() > 65536) fail("the vocabulary has %zu tokens, but must have 1 to 65536", tokens.size());
     if (eot < -1 || eot >= vocab) fail("the end-of-text token is %d, but the vocabulary has %d tokens", eot, vocab);
     for (int i = 0; i < vocab; i++) if (tokens[i].size() > 1024) fail("token %d has %zu bytes, more than 1024", i, tokens[i].size());
@@ -154,7 +158,8 @@ inline size_t Tokenizer::encode_piece(std::string_view text, bool last, std::vec
 }
 
 inline std::string Tokenizer::serialize() const {
-    std::string s = format("kind %s\nvocab %d\neot %d\nmerges %zu\nspecials %zu\nruns %zu\n\n", kind.c_str(), vocab, eot, merges.size(), specials.size(), runs.size());
+    std::string s = format("kind %s\nvocab %d\neot %d\nmerges %zu\nspecials %zu\nruns %zu\n\n",
+                           kind.c_str(), vocab, eot, merges.size(), specials.size(), runs.size());
     auto put = [&](const void *p, size_t n) { s.append((const char *)p, n); };
     for (auto &t : tokens) {
         uint16_t n = t.size();
@@ -172,7 +177,8 @@ struct TokReader {
     std::string_view rest;
     std::string line(std::string_view key) {  // the value of the line "key value"
         size_t end = rest.substr(0, 100).find('\n');
-        if (end == rest.npos || rest.substr(0, key.size() + 1) != std::string(key) + " ") fail("there is no line '%.*s'", (int)key.size(), key.data());
+        if (end == rest.npos || rest.substr(0, key.size() + 1) != std::string(key) + " ")
+            fail("there is no line '%.*s'", (int)key.size(), key.data());
         std::string value(rest.substr(key.size() + 1, end - key.size() - 1));
         rest.remove_prefix(end + 1);
         return value;
@@ -220,7 +226,8 @@ struct TokReader {
 inline std::unique_ptr<Tokenizer> read_tokenizer(std::string_view text, const std::string &path) {
     if (text.empty()) fail("%s is empty: make it again with ./prepare", path.c_str());
     if (text.substr(0, 15) != "rwkv tokenizer ")
-        fail("%s is not a tokenizer file (.tok): ./prepare --tokenizer world --tokenizer-file %s --out data/world makes one of an original vocabulary", path.c_str(), path.c_str());
+        fail("%s is not a tokenizer file (.tok): ./prepare --tokenizer world --tokenizer-file %s --out data/world makes one of an original vocabulary",
+             path.c_str(), path.c_str());
     try {
         TokReader reader = {text.substr(5)};
         std::string version = reader.line("tokenizer");

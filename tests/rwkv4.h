@@ -17,7 +17,7 @@ template<class T> struct DeviceArray {
     explicit DeviceArray(const std::vector<T> &v) : DeviceArray((int64_t)v.size()) { set(v); }
     DeviceArray(const DeviceArray &) = delete;
     ~DeviceArray() { cudaFree(p); }
-    void set(const std::vector<T> &v) { cudaCheck(cudaMemcpy(p, v.data(), v.size() * sizeof(T), cudaMemcpyHostToDevice)); }
+    void set(const std::vector<T> &v) { if (!v.empty()) cudaCheck(cudaMemcpy(p, v.data(), v.size() * sizeof(T), cudaMemcpyHostToDevice)); }
     void zero() { cudaCheck(cudaMemset(p, 0, n * sizeof(T))); }
     std::vector<T> get() const {
         std::vector<T> v(n);
