@@ -53,7 +53,7 @@ struct Option {
             if (!(v >= min && v <= max)) usage_fail("--%s is %s, but must be from %g to %g", name, text.c_str(), min, max);
             *(double *)variable = v;
         } else {
-            if (*choices && ("|" + std::string(choices) + "|").find("|" + text + "|") == std::string::npos)
+            if (*choices && (text.find('|') != text.npos || ("|" + std::string(choices) + "|").find("|" + text + "|") == std::string::npos))
                 usage_fail("--%s is '%s', but must be one of %s", name, text.c_str(), choices);
             *(std::string *)variable = text;
         }

@@ -140,6 +140,7 @@ template<class Model> struct Trainer {
     Graph micro_step_graph, update_graph;
 
     // What a checkpoint holds besides tensors
+    int64_t saved = -1;                          // the step of the last checkpoint
     int64_t step = 0, updates = 0;               // steps done; updates: without those that a loss scale skipped
     double loss_scale = 1;
     int64_t good_steps = 0;                      // since the loss scale last changed
@@ -369,6 +370,7 @@ template<class Model> struct Trainer {
 
     // ---------------------------------------------------------------- checkpoints
     void save() {
+        saved = step;
         if (o.out.empty()) return;
         std::vector<real> w = p.get(p.master), m = p.get(p.m), v = p.get(p.v);
         std::vector<TensorView> state = p.views(m, "adam_m."), more = p.views(v, "adam_v.");
@@ -398,7 +400,7 @@ template<class Model> struct Trainer {
             if (i == f.metadata.end()) fail("%s does not say %s; it was not written by %s", f.path.c_str(), key, Model::program);
             return strtod(i->second.c_str(), nullptr);
         };
-        step = number(weights, "step"), updates = number(state, "updates"), loss_scale = number(state, "loss_scale"), good_steps = number(state, "good_steps");
+        saved = step = number(weights, "step"), updates = number(state, "updates"), loss_scale = number(state, "loss_scale"), good_steps = number(state, "good_steps");
         matmul_restore_choices(state.metadata["matmul"]);
         for (const Option &option : options.table) {
             auto before = state.metadata.find(std::string("option.") + option.name);
@@ -507,8 +509,9 @@ template<class Model> struct Trainer {
             if (val_data && (last || (o.eval_every && step % o.eval_every == 0))) evaluate(progress);
             if (tokenizer && o.sample_tokens && (last || (o.sample_every && step % o.sample_every == 0)))
                 progress.note(format("--- sample at step %lld ---\n%s\n---", (long long)step, sample().c_str()));
-            if (last || (o.save_every && step % o.save_every == 0)) save();
+            if (o.save_every && step % o.save_every == 0) save();
         }
+        if (saved != step) save();
         if (stop_signal()) printf("stopped at step %lld%s\n", (long long)step, o.out.empty() ? "" : format("; saved, go on with --resume").c_str());
         return 0;
     }
