@@ -36,7 +36,7 @@ OPT ?= -O3
 OPTIMISE := $(if $(DEBUG)$(SANITIZE),-O1 -g,$(OPT)) $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
 comma := ,
 WARN := -Wall -Wextra
-CPU_FLAGS = $(if $(filter aarch64 arm64,$(shell uname -m)),-mcpu=$(ARCH),-march=$(ARCH)) $(OPTIMISE) $(WARN) -Wno-unknown-pragmas -Wno-maybe-uninitialized -Wno-psabi -fno-math-errno -fno-trapping-math $(if $(findstring clang,$(CXX)),-Wno-pass-failed)
+CPU_FLAGS = $(if $(filter aarch64 arm64,$(shell uname -m)),-mcpu=$(ARCH),-march=$(ARCH)) $(OPTIMISE) $(WARN) -Wno-maybe-uninitialized -Wno-nonnull $(if $(findstring clang,$(CXX)),-Wno-pass-failed)
 
 .PHONY: all cpu gpu demo test clean
 all: $(addprefix $(BUILD)/,$(PROGRAMS)) $(addprefix build/tools/,$(TOOLS))

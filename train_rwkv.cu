@@ -242,7 +242,7 @@ template<int M> void mix_backward(MixBackwardArgs a, int B, const SumTargets &gr
 constexpr real WKV_LO = real(1) / (1ll << 40), WKV_HI = real(1ll << 40);
 constexpr int WKV_CHUNK = 16;  // steps of a warp at a time, and between kept states
 #ifdef CUDA_CPU
-constexpr int WKV_WIDTH = MAX_WIDTH, WKV_WARPS = 4;  // the model uses 1: a thread is a SIMD register of work; tests use more
+constexpr int WKV_WIDTH = ELEMENT_WIDTH, WKV_WARPS = 4;  // the model uses 1: a thread is a SIMD register of work; tests use more
 #else
 constexpr int WKV_WIDTH = 1, WKV_WARPS = 12;  // an SM has room for 12 warps of 168 registers, which is what backward takes
 #endif
