@@ -10,6 +10,7 @@
 #
 # Programs go to build/DEVICE-PRECISION/, links to the ones last made to the top.
 
+MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
 CXX ?= g++
 NVCC ?= nvcc
 DEVICE ?= $(shell dev/gpu_flags.sh --visible "$(NVCC)" && echo gpu || echo cpu)
@@ -32,9 +33,9 @@ DEFINES := -DPRECISION_$(shell echo $(PRECISION) | tr a-z A-Z) $(if $(DEBUG),-DD
 
 # -march=native: the CPU kernels are plain vector code; override ARCH to build for another machine
 ARCH ?= native
+comma := ,
 OPT ?= -O3
 OPTIMISE := $(if $(DEBUG)$(SANITIZE),-O1 -g,$(OPT)) $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
-comma := ,
 WARN := -Wall -Wextra
 CPU_FLAGS = $(if $(filter aarch64 arm64,$(shell uname -m)),-mcpu=$(ARCH),-march=$(ARCH)) $(OPTIMISE) $(WARN) -Wno-maybe-uninitialized -Wno-nonnull $(if $(findstring clang,$(CXX)),-Wno-pass-failed)
 
