@@ -52,7 +52,7 @@ struct Matmul {
     std::map<MatmulShape, MatmulPlan> plans;
     std::map<std::string, int> choices;               // shape -> index of the candidate
 };
-inline Matmul &matmul_context() { static Matmul m; return m; }
+inline Matmul &matmul_context() { static Matmul *m = new Matmul; return *m; }  // lives as long as the program
 
 inline void matmul_init(bool tune) {
     Matmul &ctx = matmul_context();
