@@ -23,7 +23,7 @@ say "training: 4 layers, 128 channels, 1.2 million characters"
 rm -rf runs/demo && mkdir -p runs/demo
 ./train_rwkv --train data/demo_train.bin --val data/demo_val.bin --out runs/demo --log runs/demo/log.jsonl \
     --layers 4 --dim 128 --ctx 64 --batch 16 --steps 1200 --lr 2e-3 --lr-final 1e-4 --warmup 20 \
-    --eval-every 200 --eval-batches 50 --sample-every 400 --sample-tokens 300 --temperature 0.9
+    --eval-every 200 --eval-batches 50 --sample-every 400 --sample-tokens 400 --temperature 0.8
 
 say "the loss"
 ./plot runs/demo/log.jsonl --out loss.svg
