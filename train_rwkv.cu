@@ -16,7 +16,7 @@
        ffn:  ffn_t = sigmoid(Wr xr) * (Wv relu(Wk xk)^2)         mixes of its own, n = ln2(x)
 
    wkv is a weighted mean of the past whose weights fade by e^w per step: it trains in parallel over B and C (and T,
-   in segments), and generates from a state of five vectors per layer: the last n of att and of ffn, and the sums
+   16 steps a warp), and generates from a state of five vectors per layer: the last n of att and of ffn, and the sums
    of wkv. doc/wkv.md derives it.
 
    Order of this file: the tensors; token shift and norm; wkv; the two small feed-forward kernels; the model
@@ -309,8 +309,7 @@ struct WkvArgs {
     real *state_out;                  // (3,B,C) or null
     const uint8_t *reset;             // (B,T) or null: the state is emptied before such a step
     int B, T, C;
-    int segment;                      // T over the warps of a block
-    int warps() const { return std::min(WKV_WARPS, ceil_div(T, segment)); }
+    int warps;                        // of a block, up to WKV_WARPS: wkv_warps()
     __device__ int chunks() const { return (T + WKV_CHUNK - 1) / WKV_CHUNK; }
     __device__ real *state(int b, int t, int c) const { return states + (((int64_t)b * chunks() + t / WKV_CHUNK) * 3) * C + c; }
     __device__ int64_t at(int b, int t, int c) const { return ((int64_t)b * T + t) * C + c; }
@@ -390,7 +389,6 @@ struct WkvBackwardArgs {
     const floatX *dy;                 // (B,T,C)
     const real *dstate_out;           // (2,B,C) gradients of A, B of state_out, or null: zero
     real *dstate_in;                  // (2,B,C) or null
-    real *adjoint;                    // not used any more
     real *partial;                    // (B * warps, 2, C): gradients of time_decay and time_first
 };
 // Adjoints al, be at the start of a chunk and their reference o; P of the whole chunk, and the reference at its end
@@ -472,6 +470,7 @@ inline int wkv_lanes(int C, int width) {  // the channels of a block divide C, s
     while (C / width % lanes) lanes /= 2;
     return lanes;
 }
+// As many warps as let all blocks run at once: with large B C one each, and T is not split.
 inline int wkv_warps(int B, int T, int C) {
 #ifdef CUDA_CPU
     return 1;
@@ -479,11 +478,10 @@ inline int wkv_warps(int B, int T, int C) {
     int64_t blocks = (int64_t)B * C / (WKV_LANES * WKV_WIDTH);
     return std::min(std::max(1, WKV_WARPS / std::max(1, ceil_div(blocks, device().multiProcessorCount))), ceil_div(T, WKV_CHUNK));
 }
-inline int wkv_segment(int B, int T, int C, bool) { return ceil_div(T, wkv_warps(B, T, C)); }
 inline void wkv_forward(const WkvArgs &a, cudaStream_t stream) {
     int width = channel_width(a.C, WKV_WIDTH), lanes = wkv_lanes(a.C, width);
     dispatch_width<WKV_WIDTH>(width, [&](auto W) {
-        wkv_forward_kernel<W.value><<<dim3(a.C / (lanes * width), a.B), dim3(lanes, a.warps()), 0, stream>>>(a);
+        wkv_forward_kernel<W.value><<<dim3(a.C / (lanes * width), a.B), dim3(lanes, a.warps), 0, stream>>>(a);
     });
     launchCheck();
 }
@@ -491,10 +489,10 @@ inline void wkv_backward(const WkvBackwardArgs &a, real *ddecay, real *dfirst, c
     const WkvArgs &f = a.f;
     int width = channel_width(f.C, WKV_WIDTH), lanes = wkv_lanes(f.C, width);
     dispatch_width<WKV_WIDTH>(width, [&](auto W) {
-        wkv_backward_kernel<W.value><<<dim3(f.C / (lanes * width), f.B), dim3(lanes, f.warps()), 0, stream>>>(a);
+        wkv_backward_kernel<W.value><<<dim3(f.C / (lanes * width), f.B), dim3(lanes, f.warps), 0, stream>>>(a);
     });
     launchCheck();
-    column_sums({{ddecay, dfirst}}, a.partial, f.B * f.warps(), 2, f.C, stream);
+    column_sums({{ddecay, dfirst}}, a.partial, f.B * f.warps, 2, f.C, stream);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -558,7 +556,7 @@ struct RWKV4 {
     real *out_stats;
     Head head;
     floatX *dx, *d_small, *d_wide, *d_mixed;   // gradients: residual stream, 2 of C, F or 3C, 3 of C
-    real *sums, *partial, *adjoint;            // partial sums of the embedding, of vectors; adjoints of wkv segments
+    real *sums, *partial;                      // partial sums of the embedding, of vectors
     floatX *shared_mixed, *shared_ffn_mixed, *shared_kvr, *shared_s;  // one for all layers, with recompute
     cudaStream_t stream = 0;
 
@@ -581,7 +579,7 @@ struct RWKV4 {
 
     // Lists every buffer. Level 1 makes the mixes again in backward, level 2 also k, v, r and s: 17 -> 12 -> 5 (B,T,C) a layer.
     void plan(Arena &arena) {
-        int64_t N = (int64_t)B * T, C = s.C, F = s.F, segments = ceil_div(T, wkv_segment(B, T, s.C, false));
+        int64_t N = (int64_t)B * T, C = s.C, F = s.F;
         auto keep = [&](floatX **own, floatX **shared, int level, int64_t count, bool first_layer) {
             if (recompute < level) arena.plan("activations", own, count);
             else if (first_layer) arena.plan("activations", shared, count);
@@ -598,8 +596,8 @@ struct RWKV4 {
         head.plan(arena, N, s.V, C);
         arena.plan("backward", &dx, N * C), arena.plan("backward", &d_small, 2 * N * C);
         arena.plan("backward", &d_wide, N * std::max(F, 3 * C)), arena.plan("backward", &d_mixed, 3 * N * C);
-        arena.plan("backward", &sums, embedding_pieces(N, s.V) * C), arena.plan("backward", &adjoint, B * segments * 3 * C);
-        arena.plan("backward", &partial, C * std::max<int64_t>({mix_blocks(B, T) * 5ll, B * segments * 2ll, busy_blocks() * 2ll}));
+        arena.plan("backward", &sums, embedding_pieces(N, s.V) * C);
+        arena.plan("backward", &partial, C * std::max<int64_t>({mix_blocks(B, T) * 5ll, B * wkv_warps(B, T, C) * 2ll, busy_blocks() * 2ll}));
     }
     void link() {  // after the arena is allocated
         for (Layer &a : layers) {
@@ -640,7 +638,7 @@ struct RWKV4 {
         const Layer &a = layers[l];
         int64_t NC = in.N() * s.C;
         return {a.y, a.kvr, a.kvr + NC, a.kvr + 2 * NC, vector(a.decay), vector(a.first), a.states, state(in.state_in, in, l, 2), state(in.state_out, in, l, 2),
-                in.reset, in.B, in.T, s.C, wkv_segment(in.B, in.T, s.C, in.reset != nullptr)};
+                in.reset, in.B, in.T, s.C, wkv_warps(in.B, in.T, s.C)};
     }
     void kvr_forward(const Layer &a, const Input &in) { matmul_forward(a.kvr, a.mixed, weight(a.key), nullptr, in.N(), s.C, s.C, stream, kvr_batch(a, in)); }
     void relu2_forward(const Layer &a, const Input &in) {  // s = relu(Wk xk)^2
@@ -716,7 +714,7 @@ struct RWKV4 {
         floatX *dy = d_small, *dkvr = d_wide;
         matmul_backward_weight(g + a.output, dx, a.y, N, C, C, stream);
         matmul_backward_input(dy, dx, weight(a.output), N, C, C, stream);
-        WkvBackwardArgs w = {wkv_args(in, l), dkvr, dkvr + NC, dkvr + 2 * NC, dy, state(dstate_out, in, l, 2), state(dstate_in, in, l, 2), adjoint, partial};
+        WkvBackwardArgs w = {wkv_args(in, l), dkvr, dkvr + NC, dkvr + 2 * NC, dy, state(dstate_out, in, l, 2), state(dstate_in, in, l, 2), partial};
         wkv_backward(w, g + a.decay, g + a.first, stream);
         matmul_backward_weight(g + a.key, dkvr, a.mixed, N, C, C, stream, kvr_batch(a, in));
         matmul_backward_input(d_mixed, dkvr, weight(a.key), N, C, C, stream, kvr_batch(a, in));

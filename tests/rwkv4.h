@@ -459,16 +459,16 @@ struct WkvProblem {
             for (auto &d : dstate) d = rng.normal();
         }
     }
-    WkvRun run(int segment) {
+    WkvRun run(int warps) {
         int64_t n = (int64_t)B * T * C;
         DeviceArray<floatX> K(k), V(v), R(r), DY(dy), Y(n), DK(n), DV(n), DR(n);
-        DeviceArray<real> D(decay), U(first), chunks((int64_t)B * ceil_div(T, WKV_CHUNK) * 3 * C), out(3 * B * C), din(2 * B * C), adjoint((int64_t)B * ceil_div(T, segment) * 3 * C),
-            partial((int64_t)B * ceil_div(T, segment) * 2 * C), dD(C), dU(C), in(state), dout(dstate);
+        DeviceArray<real> D(decay), U(first), chunks((int64_t)B * ceil_div(T, WKV_CHUNK) * 3 * C), out(3 * B * C), din(2 * B * C),
+            partial((int64_t)B * warps * 2 * C), dD(C), dU(C), in(state), dout(dstate);
         DeviceArray<uint8_t> mask(reset);
         dD.zero(), dU.zero();
-        WkvArgs f = {Y.p, K.p, V.p, R.p, D.p, U.p, chunks.p, state.empty() ? nullptr : in.p, out.p, reset.empty() ? nullptr : mask.p, B, T, C, segment};
+        WkvArgs f = {Y.p, K.p, V.p, R.p, D.p, U.p, chunks.p, state.empty() ? nullptr : in.p, out.p, reset.empty() ? nullptr : mask.p, B, T, C, warps};
         wkv_forward(f, 0);
-        WkvBackwardArgs a = {f, DK.p, DV.p, DR.p, DY.p, dstate.empty() ? nullptr : dout.p, din.p, adjoint.p, partial.p};
+        WkvBackwardArgs a = {f, DK.p, DV.p, DR.p, DY.p, dstate.empty() ? nullptr : dout.p, din.p, partial.p};
         wkv_backward(a, dD.p, dU.p, 0);
         auto wide = [](auto v) { return std::vector<double>(v.begin(), v.end()); };
         auto widen = [](const std::vector<floatX> &v) { std::vector<double> w; for (auto e : v) w.push_back((double)(float)e); return w; };
@@ -522,7 +522,7 @@ TEST("wkv: forward, backward and states = the fp64 reference, for odd T and C") 
         for (int C : {1, 6, 20, 32})
             for (bool with_state : {false, true}) {
                 WkvProblem p(2, T, C, 3, with_state, T * 100 + C);
-                WkvRun got = p.run(ceil_div(T, WKV_CHUNK) * WKV_CHUNK);
+                WkvRun got = p.run(1);
                 p.check(got, p.reference(got), WKV_TOLERANCE, with_state ? "with state" : "from empty");
             }
 }
@@ -530,24 +530,26 @@ TEST("wkv: document resets cut the state and its gradient, as in the reference")
     WkvProblem p(2, 70, 20, 3, true, 5);
     p.reset.assign(140, 0);
     for (int i : {0, 16, 17, 40, 70 + 69, 70 + 31}) p.reset[i] = 1;
-    WkvRun got = p.run(80);
-    p.check(got, p.reference(got), WKV_TOLERANCE, "resets");
+    for (int warps : {1, 3}) {
+        WkvRun got = p.run(warps);
+        p.check(got, p.reference(got), WKV_TOLERANCE, "resets");
+    }
 }
-TEST("wkv: split over T = in one piece") {
-    for (int segment : {16, 32, 64}) {
-        WkvProblem p(2, 137, 20, 5, true, segment);
-        WkvRun whole = p.run(144), split = p.run(segment);
+TEST("wkv: T split over warps = in one piece") {
+    for (int warps = 2; warps <= WKV_WARPS; warps++) {
+        WkvProblem p(2, 137, 20, 5, true, warps);
+        WkvRun whole = p.run(1), split = p.run(warps);
         p.check(split, p.reference(split), WKV_TOLERANCE, "split");
         CHECK(worst(split.y.data(), whole.y.data(), whole.y.size()) <= WKV_TOLERANCE, "y differs from the unsplit one");
-        WkvProblem q(1, 100, 16, 5, false, segment);
-        WkvRun empty = q.run(segment);
+        WkvProblem q(1, 100, 16, 5, false, warps);
+        WkvRun empty = q.run(warps);
         q.check(empty, q.reference(empty), WKV_TOLERANCE, "split, from empty");
     }
 }
 TEST("wkv: k in +-200 over 4096 steps is finite and right") {
     WkvProblem p(1, 4096, 20, 200, false, 9);
-    for (int segment : {4096, 512}) {
-        WkvRun got = p.run(segment);
+    for (int warps : {1, WKV_WARPS}) {
+        WkvRun got = p.run(warps);
         p.check(got, p.reference(got), 10 * WKV_TOLERANCE, "k in +-200");  // k itself carries an error of 200 eps into e^k
     }
 }
@@ -561,7 +563,7 @@ TEST("wkv: gradients = autograd of the closed form in float64 (tests/data/rwkv4_
         for (size_t i = 0; i < k.size(); i++) p.k[i] = (floatX)(real)k[i], p.v[i] = (floatX)(real)v[i], p.dy[i] = (floatX)(real)(gy[i] * 2), p.r[i] = (floatX)0.f;  // sigmoid(0) = 1/2
         for (int c = 0; c < p.C; c++) p.decay[c] = log(-w[c]), p.first[c] = u[c];
         if (has_master) SKIP("the inputs are not exact in 16 bits");
-        WkvRun got = p.run(ceil_div(p.T, WKV_CHUNK) * WKV_CHUNK), want = got;
+        WkvRun got = p.run(1), want = got;
         want.y = get("y"), want.dk = get("gk"), want.dv = get("gv"), want.dfirst = get("gu"), want.ddecay = get("gw");
         for (double &y : want.y) y /= 2;
         for (int c = 0; c < p.C; c++) want.ddecay[c] *= w[c];
