@@ -464,7 +464,6 @@ template<int W> __global__ void __launch_bounds__(WKV_LANES * WKV_WARPS) wkv_bac
     store(partial, dw * p.w2 * LN2), store(partial + C, du);  // d w / d time_decay = w
 }
 
-// As many warps per block as let all blocks run at once
 inline int wkv_lanes(int C, int width) {  // the channels of a block divide C, so that no thread is idle
     int lanes = WKV_LANES;
     while (C / width % lanes) lanes /= 2;

@@ -553,6 +553,14 @@ TEST("wkv: k in +-200 over 4096 steps is finite and right") {
         p.check(got, p.reference(got), 10 * WKV_TOLERANCE, "k in +-200");  // k itself carries an error of 200 eps into e^k
     }
 }
+TEST("wkv: a bonus of +-60 is finite and right") {
+    WkvProblem p(1, 100, 24, 3, true, 11);
+    for (int c = 0; c < 24; c++) p.first[c] = c % 3 * 60 - 60;
+    for (int warps : {1, WKV_WARPS}) {
+        WkvRun got = p.run(warps);
+        p.check(got, p.reference(got), 10 * WKV_TOLERANCE, "u in +-60");
+    }
+}
 TEST("wkv: gradients = autograd of the closed form in float64 (tests/data/rwkv4_wkv)") {
     TensorFile file("tests/data/rwkv4_wkv.safetensors");
     for (const char *name : {"normal", "one", "strong", "decays", "first"}) {
