@@ -10,7 +10,9 @@
 #
 # Programs go to build/DEVICE-PRECISION/, links to the ones last made to the top.
 
+ifeq ($(MAKELEVEL),0)
 MAKEFLAGS += -j$(shell nproc 2>/dev/null || echo 2)
+endif
 CXX ?= g++
 NVCC ?= nvcc
 DEVICE ?= $(shell dev/gpu_flags.sh --visible "$(NVCC)" && echo gpu || echo cpu)
@@ -42,7 +44,7 @@ CPU_FLAGS = $(if $(filter aarch64 arm64,$(shell uname -m)),-mcpu=$(ARCH),-march=
 .PHONY: all cpu gpu demo test clean
 all: $(addprefix $(BUILD)/,$(PROGRAMS)) $(addprefix build/tools/,$(TOOLS))
 	@for p in $(PROGRAMS); do ln -sf $(BUILD)/$$p $$p; done; for p in $(TOOLS); do ln -sf build/tools/$$p $$p; done
-	@echo "built $(BUILD)/: $(PROGRAMS), and $(TOOLS)"
+	@echo "built $(BUILD)/: $(strip $(PROGRAMS)), and $(strip $(TOOLS))"
 cpu gpu:
 	@$(MAKE) --no-print-directory DEVICE=$@ all
 

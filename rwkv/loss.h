@@ -41,8 +41,8 @@ template<int W> __global__ void cross_entropy_kernel(floatX *logits, real *losse
     int argmax = -(int)at[0];
     for (int j = threadIdx.x * W; j < stride; j += blockDim.x * W) {
         Vec<W> d = exp2v((load_logits<W>(z, j, V) - max[0]) * LOG2E) * inverse;
-        if (target >= j && target < j + W) d.set(target - j, d[target - j] - *scale);
-        if (argmax >= j && argmax < j + W) d.set(argmax - j, d[argmax - j] + *scale * l2wrap * max[0]);
+        if ((target >= j && target < j + W) || (argmax >= j && argmax < j + W))  // each: no run-time index into registers
+            d = each<W>([&](int i) { return d[i] - (j + i == target ? *scale : real(0)) + (j + i == argmax ? *scale * l2wrap * max[0] : real(0)); });
         store(z + j, d);
     }
 }

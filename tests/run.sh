@@ -17,7 +17,7 @@ part() {  # part NAME COMMAND...: adds the "N passed, N failed" that the command
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + ${s:-0}))
     [ "$rc" -eq 0 ] || [ "$f" -gt 0 ] || { echo "FAIL  exit code $rc"; failed=$((failed + 1)); }
 }
-build() { make --no-print-directory "$@" 2>&1 | grep -vE '^(CXX=|g\+\+|clang|\+ )' || true; }
+build() { env -u MAKEFLAGS -u MAKELEVEL make --no-print-directory "$@" 2>&1 | grep -vE '^(CXX=|g\+\+|clang|\+ )' || true; }
 
 build DEVICE=cpu PRECISION=fp32 all build/cpu-fp32/test_rwkv build/tools/test_host
 # -O3 is what ships, in fp32; the others are about the numbers, and -O1 compiles in half the time
