@@ -211,7 +211,6 @@ public:
                  pattern.c_str(), (long long)tokens, B, (long long)B * T + 1);
         return windows / B;
     }
-    int64_t epoch_of(int64_t sample) const { return sample / windows; }
     void check_ids(int vocab) const { for (const Shard &s : shards) s.check_ids(vocab); }
 
     // The first token of a sample, and that T more follow it.

@@ -46,7 +46,6 @@ template<int W> __global__ void cross_entropy_kernel(floatX *logits, real *losse
         store(z + j, d);
     }
 }
-constexpr real L2WRAP = real(1e-4);
 inline void cross_entropy(floatX *logits, real *losses, const int *targets, const real *scale, real l2wrap, int rows, int V, int stride, bool grad, cudaStream_t stream) {
     int width = channel_width(stride), threads = loop_threads(stride / width);
     dispatch_width(width, [&](auto W) {

@@ -39,7 +39,6 @@ struct Tensor {
     int layer;       // -1 outside the blocks
     int64_t offset;  // in the parameter buffer, in elements
     int64_t count;   // elements, without the padding of V
-    int64_t rows() const { return shape.size() > 1 && shape[shape.size() - 2] > 1 ? shape[0] : 1; }
     bool matrix() const { return shape.size() == 2; }
 };
 

@@ -365,7 +365,7 @@ template<class Model> struct Trainer {
             int next = sample_token(sampler, logits.data(), std::min((int)logits.size(), tokenizer->vocab), rng);
             made++;
             if (next == tokenizer->eot) break;
-            text += utf8.feed(tokenizer->tokens[next]);
+            text += utf8.feed(tokenizer->bytes(next));
             ids = {(uint32_t)next};
         }
         return text + utf8.flush();
