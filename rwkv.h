@@ -16,6 +16,7 @@
 #include "rwkv/tensors.h"       // the table of tensors, the parameter buffers, the arena
 #include "rwkv/matmul.h"        // linear layers
 #include "rwkv/norm.h"          // LayerNorm, and sums of gradients over rows
+#include "rwkv/mix.h"           // LayerNorm + token shift + mixes, relu^2: layers of RWKV-4 and RWKV-7
 #include "rwkv/embedding.h"     // token embedding with ln0
 #include "rwkv/loss.h"          // head, cross-entropy, L2Wrap
 #include "rwkv/adamw.h"         // gradient norm and AdamW

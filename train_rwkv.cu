@@ -19,15 +19,13 @@
    16 steps a warp), and generates from a state of five vectors per layer: the last n of att and of ffn, and the sums
    of wkv. doc/wkv.md derives it.
 
-   Order of this file: the tensors; token shift and norm; wkv; the two small feed-forward kernels; the model
-   (memory, forward, backward); main. What all models share is in rwkv/ (see rwkv.h). */
+   Order of this file: the tensors; wkv; the gate of the feed-forward layer; the model (memory, forward, backward); main.
+   Norm, token shift and mixes are in rwkv/mix.h; what all models share is in rwkv/ (see rwkv.h). */
 #include "rwkv.h"
 
 // ------------------------------------------------------------------------------------------------
 // The tensors: official names, and the official initialisation of v4neo. l = layer, i = channel.
 
-static void init_ones(double *w, const InitContext &c) { std::fill_n(w, c.rows * c.cols, 1.0); }
-static void init_zeros(double *w, const InitContext &c) { std::fill_n(w, c.rows * c.cols, 0.0); }
 static void init_orthogonal(double *w, const InitContext &c) {  // gain sqrt(rows/cols) for wide outputs: ffn.key 2
     orthogonal(w, c.rows, c.cols, c.rows > c.cols ? sqrt((double)c.rows / c.cols) : 1.0, c.rng);
 }
@@ -83,148 +81,6 @@ static const std::vector<TensorRow> rwkv4_rows = {
     {"ln_out.bias",                  {'C'},           init_zeros,      1, false},
     {"head.weight",                  {'V', 'C'},      init_head,       1, true},
 };
-
-// ------------------------------------------------------------------------------------------------
-// Norm, token shift and mixes in one kernel.
-//
-//   n_t = LayerNorm(x_t)    out_j,t = mu_j n_t + (1 - mu_j) n_{t-1}    j < M mixes; M = 0: out_0,t = n_t (ln_out)
-//
-// One block walks rows t of one sequence, thread i holds W channels, n_{t-1} stays in registers; the row before
-// its first is normalised again (a "halo" of one row in ROWS). The residual of the feed-forward layer below is
-// added on the way in: x + sigmoid(r) kv, so that it costs no pass of its own.
-// n_{-1} is the state (0 at the start of a sequence); a document's first token (reset) sees 0.
-
-constexpr int MAX_MIXES = 3;
-struct MixArgs {
-    const floatX *x;                  // (B,T,C) residual stream
-    const floatX *r, *kv;             // (B,T,C) or null: the norm sees x + sigmoid(r) kv
-    floatX *x_out;                    // (B,T,C) where that sum goes, another buffer than x: halos read x
-    floatX *out[MAX_MIXES];           // (B,T,C) each
-    const real *mu[MAX_MIXES];        // (C)
-    const real *w, *b;                // (C) of the LayerNorm
-    real *mean, *rstd;                // (B,T) kept for backward
-    const real *state_in;             // (B,C) n of the token before, or null
-    real *state_out;                  // (B,C) n of the last token, or null
-    const uint8_t *reset;             // (B,T) nonzero: a document starts here; or null
-    int T, C, rows;                   // rows: how many t a block walks
-};
-template<int W> struct MixRow { Vec<W> x, n; Stats s; };
-template<int W> __device__ inline MixRow<W> mix_row(const MixArgs &a, int64_t row, int c, bool inside, BlockRoom &room, int &turn) {
-    MixRow<W> m;
-    m.x = 0;
-    if (inside) {
-        m.x = load<W>(a.x + row * a.C + c);
-        if (a.kv) m.x = round_to_floatX(m.x + sigmoid(load<W>(a.r + row * a.C + c)) * load<W>(a.kv + row * a.C + c));
-    }
-    m.s = row_stats(m.x, inside, a.C, room, turn);
-    if (inside) m.n = (m.x - m.s.mean) * m.s.rstd * load<W>(a.w + c) + load<W>(a.b + c);
-    return m;
-}
-template<int W, int M> __global__ void mix_forward_kernel(MixArgs a) {
-    __shared__ BlockRoom room;
-    int turn = 0, c = threadIdx.x * W, b = blockIdx.y, start = blockIdx.x * a.rows, end = min(start + a.rows, a.T);
-    bool inside = c < a.C;
-    Vec<W> before = 0;
-    if (M && start) before = mix_row<W>(a, (int64_t)b * a.T + start - 1, c, inside, room, turn).n;
-    else if (M && inside && a.state_in) before = load<W>(a.state_in + (int64_t)b * a.C + c);
-    for (int t = start; t < end; t++) {
-        int64_t row = (int64_t)b * a.T + t;
-        MixRow<W> m = mix_row<W>(a, row, c, inside, room, turn);
-        if (threadIdx.x == 0) a.mean[row] = m.s.mean, a.rstd[row] = m.s.rstd;
-        if (!inside) continue;
-        if (a.kv) store(a.x_out + row * a.C + c, m.x);
-        if (M && a.reset && a.reset[row]) before = 0;
-        if (M == 0) store(a.out[0] + row * a.C + c, m.n);
-#pragma unroll
-        for (int j = 0; j < M; j++) store(a.out[j] + row * a.C + c, before + load<W>(a.mu[j] + c) * (m.n - before));
-        before = m.n;
-    }
-    if (end == a.T && inside && a.state_out) store(a.state_out + (int64_t)b * a.C + c, before);
-}
-
-// Backward, from the last row of a block to its first, so that what n_t gives to row t+1 arrives in registers:
-//
-//   dn_t = sum_j mu_j dout_j,t + sum_j (1 - mu_j) dout_j,t+1      dmu_j += dout_j,t (n_t - n_{t-1})
-//   dx_t += LayerNorm backward of dn_t
-//
-// n is made again from x and the kept statistics. dmu, dw, db leave as one partial row per block.
-struct MixBackwardArgs {
-    floatX *dx;                       // (B,T,C): dx = (add ? dx : 0) + ...
-    bool add;
-    const floatX *dout[MAX_MIXES], *x;
-    const real *mu[MAX_MIXES], *w, *b, *mean, *rstd;
-    const real *state_in, *dstate_out;   // (B,C) or null
-    real *dstate_in;                     // (B,C) or null
-    const uint8_t *reset;
-    real *partial;                    // (blocks, M + 2, C): dmu_0 .., dw, db
-    int T, C, rows;
-};
-template<int W, int M> __global__ void mix_backward_kernel(MixBackwardArgs a) {
-    __shared__ BlockRoom room;
-    int turn = 0, c = threadIdx.x * W, b = blockIdx.y, start = blockIdx.x * a.rows, end = min(start + a.rows, a.T);
-    bool inside = c < a.C;
-    Vec<W> mu[M + 1], dmu[M + 1], dw = 0, db = 0, weight = 0, bias = 0, later = 0;
-#pragma unroll
-    for (int j = 0; j < M; j++) dmu[j] = 0, mu[j] = inside ? load<W>(a.mu[j] + c) : Vec<W>(0);
-    if (inside) weight = load<W>(a.w + c), bias = load<W>(a.b + c);
-    auto normed = [&](int64_t row) { return inside ? (load<W>(a.x + row * a.C + c) - a.mean[row]) * a.rstd[row] : Vec<W>(0); };
-    int64_t row = (int64_t)b * a.T + end;  // later: what row `end` sends back to row end - 1
-    if (M && inside && end == a.T && a.dstate_out) later = load<W>(a.dstate_out + (int64_t)b * a.C + c);
-    if (M && inside && end < a.T && !(a.reset && a.reset[row]))
-#pragma unroll
-        for (int j = 0; j < M; j++) later += (real(1) - mu[j]) * load<W>(a.dout[j] + row * a.C + c);
-    Vec<W> xh = normed(row - 1);
-    for (int t = end - 1; t >= start; t--) {
-        row = (int64_t)b * a.T + t;
-        bool first = a.reset && a.reset[row];
-        Vec<W> xh_before = t ? normed(row - 1) : Vec<W>(0), before = 0, dn = later;
-        if (inside && !first) {
-            if (t) before = xh_before * weight + bias;
-            else if (a.state_in) before = load<W>(a.state_in + (int64_t)b * a.C + c);
-        }
-        later = 0;
-        if (M == 0 && inside) dn = load<W>(a.dout[0] + row * a.C + c);
-#pragma unroll
-        for (int j = 0; j < M; j++) {
-            Vec<W> d = inside ? load<W>(a.dout[j] + row * a.C + c) : Vec<W>(0);
-            dn += mu[j] * d;
-            if (!first) later += (real(1) - mu[j]) * d;
-            dmu[j] += d * (xh * weight + bias - before);
-        }
-        dw += dn * xh, db += dn;
-        Vec<W> dx = norm_backward_row(dn * weight, xh, a.rstd[row], inside, a.C, room, turn);
-        if (inside) store(a.dx + row * a.C + c, a.add ? load<W>(a.dx + row * a.C + c) + dx : dx);
-        xh = xh_before;
-    }
-    if (!inside) return;
-    if (M && start == 0 && a.dstate_in) store(a.dstate_in + (int64_t)b * a.C + c, later);
-    real *p = a.partial + ((int64_t)b * gridDim.x + blockIdx.x) * (M + 2) * a.C + c;
-#pragma unroll
-    for (int j = 0; j < M; j++) store(p + j * a.C, dmu[j]);
-    store(p + M * a.C, dw), store(p + (M + 1) * a.C, db);
-}
-
-// Rows per block: enough blocks to fill the device, at least 8 rows so that the halo stays small.
-inline int mix_rows(int B, int T) { return std::min(T, std::max(8, ceil_div((int64_t)B * T, busy_blocks()))); }
-inline int mix_blocks(int B, int T) { return B * ceil_div(T, mix_rows(B, T)); }
-
-template<int M> void mix_forward(MixArgs a, int B, cudaStream_t stream) {
-    int width = channel_width(a.C), threads = row_threads(a.C, width);
-    a.rows = mix_rows(B, a.T);
-    dispatch_width(width, [&](auto W) {
-        mix_forward_kernel<W.value, M><<<dim3(ceil_div(a.T, a.rows), B), threads, 0, stream>>>(a);
-    });
-    launchCheck();
-}
-template<int M> void mix_backward(MixBackwardArgs a, int B, const SumTargets &grads, cudaStream_t stream) {
-    int width = channel_width(a.C), threads = row_threads(a.C, width);
-    a.rows = mix_rows(B, a.T);
-    dispatch_width(width, [&](auto W) {
-        mix_backward_kernel<W.value, M><<<dim3(ceil_div(a.T, a.rows), B), threads, 0, stream>>>(a);
-    });
-    launchCheck();
-    column_sums(grads, a.partial, mix_blocks(B, a.T), M + 2, a.C, stream);
-}
 
 // ------------------------------------------------------------------------------------------------
 // wkv with its receptance gate: y = sigmoid(r) wkv.   doc/wkv.md
@@ -495,32 +351,14 @@ inline void wkv_backward(const WkvBackwardArgs &a, real *ddecay, real *dfirst, c
 }
 
 // ------------------------------------------------------------------------------------------------
-// The two small kernels of the feed-forward layer
+// Backward of the receptance gate of the feed-forward layer, which the next layer's norm applies
 
-// s = relu(k)^2 in place: only s is kept, because relu(k) = sqrt(s) is all that backward needs
-template<int W> __global__ void relu2_forward_kernel(floatX *k, int64_t n) {
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W;
-    if (i >= n) return;
-    Vec<W> x = relu(load<W>(k + i));
-    store(k + i, x * x);
-}
-// dk = ds * 2 sqrt(s), over ds
-template<int W> __global__ void relu2_backward_kernel(floatX *ds, const floatX *s, int64_t n) {
-    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W;
-    if (i < n) store(ds + i, load<W>(ds + i) * real(2) * sqrtv(load<W>(s + i)));
-}
 // of sigmoid(r) kv: dkv = dx sigmoid(r), dr = dx kv sigmoid(r) (1 - sigmoid(r))
 template<int W> __global__ void gate_backward_kernel(floatX *dkv, floatX *dr, const floatX *dx, const floatX *r, const floatX *kv, int64_t n) {
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W;
     if (i >= n) return;
     Vec<W> d = load<W>(dx + i), gate = sigmoid(load<W>(r + i));
     store(dkv + i, d * gate), store(dr + i, d * load<W>(kv + i) * gate * (real(1) - gate));
-}
-// Calls launch(W, blocks, threads) for a kernel with W elements per thread
-template<class F> inline void elementwise(int64_t n, F launch) {
-    int width = channel_width(n, ELEMENT_WIDTH);
-    dispatch_width<ELEMENT_WIDTH>(width, [&](auto W) { launch(W, ceil_div(n, 256 * (int64_t)width), 256); });
-    launchCheck();
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -541,10 +379,19 @@ struct Layer {
 struct RWKV4 {
     static constexpr const char *kind = "RWKV-4", *program = "train_rwkv";
     static constexpr const char *purpose = "trains RWKV-4 on token shards written by ./prepare";
+    static constexpr bool recurrent = true;
     static constexpr int STATE = 5;  // vectors of C per layer: last n of att, of ffn, and A, B, o of wkv
-    static const std::vector<TensorRow> &rows() { return rwkv4_rows; }
-    static int default_ffn(int C) { return 4 * C; }
-    static Shape shape_of(const TensorFile &file);
+    static TrainDefaults defaults() {
+        TrainDefaults d;
+        d.recompute = "less memory, more time, the same bits: 1 makes mixes again, 2 also k v r and relu^2";
+        return d;
+    }
+    struct Config { std::vector<Option> table() { return {}; } };  // no options of its own
+    static std::vector<TensorRow> rows(const Config &) { return rwkv4_rows; }
+    static Shape shape_of(const TensorFile &file, Config &);
+    static void complete(Shape &s, Config &, int) { if (!s.F) s.F = 4 * s.C; }
+    static TunedState tuned_state(const Shape &) { return {}; }  // sums over the past are no place to learn in
+    static std::vector<TensorRow> state_rows() { return {}; }
 
     Parameters &p;
     Shape s;
@@ -559,7 +406,7 @@ struct RWKV4 {
     floatX *shared_mixed, *shared_ffn_mixed, *shared_kvr, *shared_s;  // one for all layers, with recompute
     cudaStream_t stream = 0;
 
-    RWKV4(Parameters &p, int B, int T, int recompute) : p(p), s(p.table.s), B(B), T(T), recompute(recompute), layers(s.L) {
+    RWKV4(Parameters &p, const Config &, int B, int T, int recompute) : p(p), s(p.table.s), B(B), T(T), recompute(recompute), layers(s.L) {
         auto at = [&](const char *name, int l = -1) { return p.table.offset(name, l); };
         emb = at("emb.weight"), ln0_w = at("ln0.weight", 0), ln0_b = at("ln0.bias", 0);
         ln_out_w = at("ln_out.weight"), ln_out_b = at("ln_out.bias"), head_w = at("head.weight");
@@ -575,6 +422,7 @@ struct RWKV4 {
         }
     }
     int64_t state_count(int B) const { return (int64_t)s.L * STATE * B * s.C; }
+    int max_past() const { return INT_MAX; }
 
     // Lists every buffer. Level 1 makes the mixes again in backward, level 2 also k, v, r and s: 17 -> 12 -> 5 (B,T,C) a layer.
     void plan(Arena &arena) {
@@ -605,15 +453,8 @@ struct RWKV4 {
         }
     }
 
-    // One sequence chunk. States are (L, 5, B, C) real: null in = start of sequence, null out = not wanted.
-    struct Input {
-        const int *tokens;           // (B,T) device
-        int B, T;
-        const real *state_in;
-        real *state_out;
-        const uint8_t *reset;        // (B,T) or null
-        int64_t N() const { return (int64_t)B * T; }
-    };
+    // States are (L, 5, B, C)
+    typedef ModelInput Input;
     const floatX *weight(int64_t offset) const { return p.params + offset; }  // matrices: floatX
     const real *vector(int64_t offset) const { return p.master + offset; }    // vectors: real
     template<class R> R *state(R *base, const Input &in, int l, int i) const { return base ? base + ((int64_t)l * STATE + i) * in.B * s.C : nullptr; }
@@ -737,7 +578,7 @@ struct RWKV4 {
 };
 
 // The shape of a weight file, from names and shapes; other models are refused by name.
-Shape RWKV4::shape_of(const TensorFile &file) {
+Shape RWKV4::shape_of(const TensorFile &file, Config &) {
     struct { const char *tensor, *is; } others[] = {
         {"blocks.0.att.qq.weight", "an RWKV-4b model (tiny attention in every layer)"}, {"blocks.0.att.r_k", "an RWKV-7 model"},
         {"blocks.0.att.time_maa_x", "an RWKV-6 model"}, {"blocks.0.att.ln_x.weight", "an RWKV-5 model"},

@@ -1,4 +1,5 @@
-/* rwkv/embedding.h: token embedding followed by a LayerNorm ("ln0"), forward and backward.
+/* rwkv/embedding.h: token embedding followed by a LayerNorm ("ln0"), forward and backward; and the gradient of a
+   plain one.
 
        x[b,t,:] = LayerNorm(emb[token[b,t],:])
 
@@ -97,4 +98,24 @@ inline void embedding_backward(real *demb, real *dw, real *db, real *sums, real 
     });
     launchCheck();
     column_sums({{dw, db}}, partial, blocks, 2, C, stream);
+}
+
+// Without the norm: demb[token] += the sum of its pieces
+template<int W> __global__ void embedding_sum_kernel(real *demb, const real *sums, TokenIndex index, int C) {
+    int c = (blockIdx.y * blockDim.x + threadIdx.x) * W;
+    if (c >= C) return;
+    for (int d = blockIdx.x; d < index.counts[1]; d += gridDim.x) {
+        real *to = demb + (int64_t)index.token[d] * C + c;
+        Vec<W> s = load<W>(to);
+        for (int p = index.first[d]; p < index.first[d + 1]; p++) s += load<W>(sums + (int64_t)p * C + c);
+        store(to, s);
+    }
+}
+inline void embedding_backward(real *demb, real *sums, const floatX *dx, TokenIndex index, int N, int V, int C, cudaStream_t stream) {
+    int width = channel_width(C), threads = std::min(128, ceil_div(C, width)), columns = ceil_div(C, 128 * width);
+    dispatch_width(width, [&](auto W) {
+        embedding_piece_kernel<W.value><<<dim3(std::min<int64_t>(embedding_pieces(N, V), 65536), columns), threads, 0, stream>>>(sums, dx, index, C);
+        embedding_sum_kernel<W.value><<<dim3(std::min(std::min(N, V), 65536), columns), threads, 0, stream>>>(demb, sums, index, C);
+    });
+    launchCheck();
 }

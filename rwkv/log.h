@@ -1,13 +1,17 @@
 /* rwkv/log.h: what a training run tells: the file --log run.jsonl and the progress line.
 
-   The log is JSON lines. The first holds the run's options as strings, then come one line a step and one an evaluation:
-       {"program":"train_rwkv","batch":"16", ...}
+   The log is JSON lines. The first holds the run's options as strings and what became of them, then come one line a
+   step, one an evaluation and one a sample:
+       {"program":"train_rwkv","batch":"16", ..., "run":{"model":"RWKV-4","shape":"L4 C128 F512 V65","precision":"fp32",
+           "device":"...","tokenizer":"char","tokenizer_hash":"0123456789abcdef","parameters":874752,"memory":44040192}}
        {"step":1,"tokens":1024,"loss":4.17438745,"lr":6e-05,"grad_norm":1.25,"ms":55.101,"tok_per_s":18584}
        {"step":100,"val_loss":2.50,"bits_per_byte":3.61}
-   step counts the steps done, so the first is 1; losses are nats per token; a number that is not finite is null.
+       {"step":100,"sample":"ROMEO: ..."}
+   step counts the steps done, so the first is 1; losses are nats per token; a number that is not finite is null; memory
+   is the peak on the device in bytes.
    Each line is written at once. A run resumed from a checkpoint of step n first removes the lines after step n
    (atomically), so that its log is the log of an uninterrupted run: write the lines of a step before its checkpoint.
-   defines: StepLine, RunLog, Ema, Progress, thousands, duration */
+   defines: StepLine, RunFacts, RunLog, utf8_repaired, Ema, Progress, thousands, duration */
 #pragma once
 #include "file.h"
 #include "json.h"
@@ -21,6 +25,23 @@ struct StepLine {
     double loss, lr, grad_norm, ms, tok_per_s;
 };
 
+// What a run is, beyond its options: the last entry of the log's first line. Left empty, it is not written.
+struct RunFacts {
+    std::string model, shape, precision, device, tokenizer, tokenizer_hash;
+    int64_t parameters = 0, memory = 0;  // memory: bytes on the device, at the peak
+    std::string json() const {
+        std::string s;
+        const std::pair<const char *, const std::string &> texts[] = {{"model", model}, {"shape", shape}, {"precision", precision}, {"device", device}, {"tokenizer", tokenizer}, {"tokenizer_hash", tokenizer_hash}};
+        for (auto &t : texts) s += format("\"%s\":%s,", t.first, json_quote(t.second).c_str());
+        return "{" + s + format("\"parameters\":%lld,\"memory\":%lld}", (long long)parameters, (long long)memory);
+    }
+};
+
+inline std::string utf8_repaired(const std::string &text) {  // what JSON can hold
+    Utf8Stream stream;
+    std::string s = stream.feed(text);
+    return s + stream.flush();
+}
 inline std::string json_number(double x, int digits) { return std::isfinite(x) ? format("%.*g", digits, x) : "null"; }
 
 struct RunLog {
@@ -35,7 +56,7 @@ struct RunLog {
 
     // resumed: the step of the checkpoint this run goes on from, or -1 for a new run, which puts an older log of
     // that name aside as NAME.old. An empty path means no log.
-    void open(const std::string &name, const Options &options, int64_t resumed = -1) {
+    void open(const std::string &name, const Options &options, int64_t resumed = -1, const RunFacts &facts = {}) {
         if (name.empty()) return;
         path = name;
         struct stat info;
@@ -47,7 +68,8 @@ struct RunLog {
         if (file < 0) fail("--log %s cannot be written (%s); pass a file in a folder that exists", path.c_str(), strerror(errno));
         if (!fstat(file, &info) && info.st_size > 0) return;
         std::string first = "{\"program\":" + json_quote(options.program);
-        for (const Option &o : options.table) first += "," + json_quote(o.name) + ":" + json_quote(o.text());
+        for (const Option &o : options.table) first += "," + json_quote(o.name) + ":" + json_quote(utf8_repaired(o.text()));
+        if (!facts.model.empty()) first += ",\"run\":" + facts.json();
         write(first + "}\n");
     }
     void step(const StepLine &s) {
@@ -57,6 +79,7 @@ struct RunLog {
     void eval(int64_t step, double val_loss, double bits_per_byte) {
         write(format("{\"step\":%lld,\"val_loss\":%s,\"bits_per_byte\":%s}\n", (long long)step, json_number(val_loss, 9).c_str(), json_number(bits_per_byte, 9).c_str()));
     }
+    void sample(int64_t step, const std::string &text) { write(format("{\"step\":%lld,\"sample\":", (long long)step) + json_quote(utf8_repaired(text)) + "}\n"); }
 
     // A whole line or nothing. A full disk does not stop the training: one warning, and later lines are tried again.
     void write(const std::string &line) {

@@ -10,6 +10,7 @@
    defines: cross_entropy, Head, loss_sum */
 #pragma once
 #include "matmul.h"
+#include "norm.h"
 #include "tensors.h"
 
 // Columns [j, j + W) of a row, the padding as -inf
@@ -55,22 +56,25 @@ inline void cross_entropy(floatX *logits, real *losses, const int *targets, cons
 }
 
 // ------------------------------------------------------------------------------------------------
-// The head: logits = x W^T and their loss, ROWS rows at a time, so that the logits of a batch (the largest
+// The head: logits = x W^T (+ bias) and their loss, ROWS rows at a time, so that the logits of a batch (the largest
 // buffer of a small model with a large vocabulary) never exist at once. Forward and backward are one pass.
 struct Head {
     static constexpr int64_t MOST = 1ll << 28;   // elements of logits alive: 512 MB of bf16
     int rows = 0, V, C, stride;                  // rows alive; stride: V padded to 16
     floatX *logits;
     real *losses;                                // (B T)
+    const floatX *bias = nullptr;                // (stride), set by a model that has one, with its gradient
+    real *dbias = nullptr, *partial;
 
-    void plan(Arena &arena, int BT, int vocab, int channels) {
+    void plan(Arena &arena, int BT, int vocab, int channels, bool has_bias = false) {
         V = vocab, C = channels, stride = padded_vocab(V);
         rows = std::min<int64_t>(BT, std::max<int64_t>(1, MOST / stride));
         arena.plan("logits", &logits, (int64_t)rows * stride);
         arena.plan("logits", &losses, BT);
+        if (has_bias) arena.plan("backward", &partial, (int64_t)bias_parts(rows, stride) * stride);
     }
     // logits of up to `rows` rows of x, for sampling
-    void forward(const floatX *x, const floatX *weight, int n, cudaStream_t stream) { matmul_forward(logits, x, weight, nullptr, n, stride, C, stream); }
+    void forward(const floatX *x, const floatX *weight, int n, cudaStream_t stream) { matmul_forward(logits, x, weight, nullptr, n, stride, C, stream, {}, bias); }
     // losses of n rows; with dx also dx (n,C) and dweight +=
     void loss(const floatX *x, const floatX *weight, const int *targets, const real *scale, real l2wrap, int n, floatX *dx, real *dweight, cudaStream_t stream) {
         for (int i = 0; i < n; i += rows) {
@@ -79,6 +83,7 @@ struct Head {
             forward(xi, weight, m, stream);
             cross_entropy(logits, losses + i, targets + i, scale, l2wrap, m, V, stride, dx != nullptr, stream);
             if (!dx) continue;
+            if (dbias) bias_backward(dbias, partial, logits, m, stride, stream);
             matmul_backward_weight(dweight, logits, xi, m, stride, C, stream);
             matmul_backward_input(dx + (int64_t)i * C, logits, weight, m, stride, C, stream);
         }

@@ -1,6 +1,6 @@
 /* rwkv/matmul.h: the three products of a linear layer Y = X W^T, all row-major, through cuBLASLt.
 
-       matmul_forward         Y[M,N]  = X[M,K] W[N,K]^T (+ residual[M,N])
+       matmul_forward         Y[M,N]  = X[M,K] W[N,K]^T (+ bias[N]) (+ residual[M,N])
        matmul_backward_input  dX[M,K] = dY[M,N] W[N,K]
        matmul_backward_weight dW[N,K] += dY[M,N]^T X[M,K]      (fp32, or fp64: gradients accumulate)
 
@@ -33,9 +33,10 @@ struct MatmulShape {
     int64_t sa, sb, sd;  // strides between the matrices of a batch
     bool beta;           // add C
     cudaDataType_t dtype;
-    std::string key() const { return format("%d,%d,%d,%d,%d%d,%d,%d", m, n, k, batch, ta, tb, beta, (int)dtype); }
+    bool bias = false;   // add a vector of m to every column
+    std::string key() const { return format("%d,%d,%d,%d,%d%d,%d,%d%s", m, n, k, batch, ta, tb, beta, (int)dtype, bias ? ",b" : ""); }
     bool operator<(const MatmulShape &o) const {
-        auto all = [](const MatmulShape &s) { return std::make_tuple(s.m, s.n, s.k, s.batch, s.ta, s.tb, s.sa, s.sb, s.sd, s.beta, (int)s.dtype); };
+        auto all = [](const MatmulShape &s) { return std::make_tuple(s.m, s.n, s.k, s.batch, s.ta, s.tb, s.sa, s.sb, s.sd, s.beta, (int)s.dtype, s.bias); };
         return all(*this) < all(o);
     }
 };
@@ -106,7 +107,10 @@ inline int matmul_tune(const MatmulShape &s, const MatmulPlan &p, const cublasLt
     cudaCheck(cudaEventDestroy(start)), cudaCheck(cudaEventDestroy(stop)), cudaCheck(cudaFree(scratch));
     return best;
 }
-inline const MatmulPlan &matmul_plan(const MatmulShape &s, const void *a, const void *b, cudaStream_t stream) {
+inline void matmul_set_bias(const MatmulPlan &p, const void *bias) {  // read when a product is launched: each layer's own
+    cublasCheck(cublasLtMatmulDescSetAttribute(p.desc, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &bias, sizeof bias));
+}
+inline const MatmulPlan &matmul_plan(const MatmulShape &s, const void *a, const void *b, const void *bias, cudaStream_t stream) {
     Matmul &ctx = matmul_context();
     auto known = ctx.plans.find(s);
     if (known != ctx.plans.end()) return known->second;
@@ -115,6 +119,11 @@ inline const MatmulPlan &matmul_plan(const MatmulShape &s, const void *a, const 
     cublasOperation_t ta = s.ta ? CUBLAS_OP_T : CUBLAS_OP_N, tb = s.tb ? CUBLAS_OP_T : CUBLAS_OP_N;
     cublasCheck(cublasLtMatmulDescSetAttribute(p.desc, CUBLASLT_MATMUL_DESC_TRANSA, &ta, sizeof ta));
     cublasCheck(cublasLtMatmulDescSetAttribute(p.desc, CUBLASLT_MATMUL_DESC_TRANSB, &tb, sizeof tb));
+    cublasLtEpilogue_t epilogue = CUBLASLT_EPILOGUE_BIAS;
+    if (s.bias) {
+        cublasCheck(cublasLtMatmulDescSetAttribute(p.desc, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
+        matmul_set_bias(p, bias);
+    }
     auto layout = [&](cublasLtMatrixLayout_t *l, cudaDataType_t type, int rows, int cols, int64_t stride) {
         cublasCheck(cublasLtMatrixLayoutCreate(l, type, rows, cols, rows));
         cublasCheck(cublasLtMatrixLayoutSetAttribute(*l, CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT, &s.batch, sizeof s.batch));
@@ -139,16 +148,17 @@ inline const MatmulPlan &matmul_plan(const MatmulShape &s, const void *a, const 
     p.algo = found[i < n ? i : 0].algo;
     return ctx.plans.emplace(s, p).first->second;
 }
-inline void matmul(const MatmulShape &s, const void *a, const void *b, const void *c, void *d, cudaStream_t stream) {
+inline void matmul(const MatmulShape &s, const void *a, const void *b, const void *c, void *d, cudaStream_t stream, const void *bias = nullptr) {
     if (!s.m || !s.n) return;
-    const MatmulPlan &p = matmul_plan(s, a, b, stream);
+    const MatmulPlan &p = matmul_plan(s, a, b, bias, stream);
+    if (s.bias) matmul_set_bias(p, bias);
     cublasCheck(matmul_run(p, p.algo, a, b, s.beta ? c : d, d, s.beta, stream));
 }
 
 struct Batched { int batch = 1; int64_t x = 0, y = 0, w = 0; };  // strides of X, Y, W in elements
 
-inline void matmul_forward(floatX *y, const floatX *x, const floatX *w, const floatX *residual, int M, int N, int K, cudaStream_t stream, Batched g = {}) {
-    matmul({N, M, K, g.batch, true, false, g.w, g.x, g.y, residual != nullptr, data_type<floatX>()}, w, x, residual, y, stream);
+inline void matmul_forward(floatX *y, const floatX *x, const floatX *w, const floatX *residual, int M, int N, int K, cudaStream_t stream, Batched g = {}, const floatX *bias = nullptr) {
+    matmul({N, M, K, g.batch, true, false, g.w, g.x, g.y, residual != nullptr, data_type<floatX>(), bias != nullptr}, w, x, residual, y, stream, bias);
 }
 inline void matmul_backward_input(floatX *dx, const floatX *dy, const floatX *w, int M, int N, int K, cudaStream_t stream, Batched g = {}) {
     matmul({K, M, N, g.batch, false, false, g.w, g.y, g.x, false, data_type<floatX>()}, w, dy, nullptr, dx, stream);

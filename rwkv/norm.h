@@ -6,7 +6,7 @@
    One block walks over rows; thread i holds channels [i W, i W + W) of each; threads past C hold zeros.
    Gradients of vectors (w, b, mixes) are sums over all rows: every block sums its rows in registers, writes
    one partial row, and column_sums adds the partial rows in a fixed order: deterministic, no atomics.
-   defines: Stats, row_stats, norm_backward_row, column_sums */
+   defines: Stats, row_stats, norm_backward_row, column_sums, bias_backward */
 #pragma once
 #include "cuda.h"
 
@@ -30,29 +30,48 @@ template<int W> __device__ inline Vec<W> norm_backward_row(Vec<W> g, Vec<W> xh, 
     return rstd * (g - s[0] / C - xh * (s[1] / C));
 }
 
-// out[k][c] += sum over p of partial[p][k][c]: K vectors of C, given by their addresses.
+// out[k][c] += sum over p of partial[p][k][c]: K vectors of C, given by their addresses; null: not wanted.
 constexpr int MAX_SUMS = 8;
 struct SumTargets { real *out[MAX_SUMS]; };
 __global__ void column_sums_kernel(SumTargets to, const real *partial, int P, int K, int C) {
     __shared__ real part[8][33];
     int c = blockIdx.x * 32 + threadIdx.x, k = blockIdx.y;
-    real s = 0;
+    real s = 0, *out = to.out[k];
     if (c < C) for (int p = threadIdx.y; p < P; p += 8) s += partial[((int64_t)p * K + k) * C + c];
     part[threadIdx.y][threadIdx.x] = s;
     __syncthreads();  // the eight partial sums of each column are there
-    if (threadIdx.y || c >= C) return;
+    if (threadIdx.y || c >= C || !out) return;
     for (int y = 1; y < 8; y++) s += part[y][threadIdx.x];
-    to.out[k][c] += s;
+    out[c] += s;
 }
 __global__ void column_sums_serial_kernel(SumTargets to, const real *partial, int P, int K, int C) {
     int c = blockIdx.x * blockDim.x + threadIdx.x, k = blockIdx.y;
-    if (c >= C) return;
-    real s = 0;
+    real s = 0, *out = to.out[k];
+    if (c >= C || !out) return;
     for (int p = 0; p < P; p++) s += partial[((int64_t)p * K + k) * C + c];
-    to.out[k][c] += s;
+    out[c] += s;
 }
 inline void column_sums(const SumTargets &to, const real *partial, int P, int K, int C, cudaStream_t stream) {
     if (P >= 64) column_sums_kernel<<<dim3(ceil_div(C, 32), K), dim3(32, 8), 0, stream>>>(to, partial, P, K, C);
     else column_sums_serial_kernel<<<dim3(ceil_div(C, 64), K), 64, 0, stream>>>(to, partial, P, K, C);
     launchCheck();
+}
+
+// db[c] += sum over rows of dy[row][c], the gradient of a linear layer's bias. partial: bias_parts() rows of C.
+template<int W> __global__ void bias_backward_kernel(real *partial, const floatX *dy, int rows, int C) {
+    int c = (blockIdx.x * blockDim.x + threadIdx.x) * W;
+    if (c >= C) return;
+    Vec<W> s = 0;
+    int64_t from = (int64_t)rows * blockIdx.y / gridDim.y, to = (int64_t)rows * (blockIdx.y + 1) / gridDim.y;
+    for (int64_t row = from; row < to; row++) s += load<W>(dy + row * C + c);
+    store(partial + (int64_t)blockIdx.y * C + c, s);
+}
+inline int bias_parts(int64_t rows, int64_t C) { return (int)std::min<int64_t>(ceil_div(rows, 32), std::max(1, 4 * busy_blocks() / ceil_div(C, 1024))); }
+inline void bias_backward(real *db, real *partial, const floatX *dy, int rows, int C, cudaStream_t stream) {
+    int width = channel_width(C), threads = std::min(128, C / width), parts = bias_parts(rows, C);
+    dispatch_width(width, [&](auto W) {
+        bias_backward_kernel<W.value><<<dim3(ceil_div(C, (int64_t)threads * width), parts), threads, 0, stream>>>(partial, dy, rows, C);
+    });
+    launchCheck();
+    column_sums({{db}}, partial, parts, 1, C, stream);
 }

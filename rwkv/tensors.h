@@ -1,23 +1,29 @@
 /* rwkv/tensors.h: the table of tensors, the parameter buffer made from it, and the arena for everything else.
 
    A model lists its tensors once, as rows: name, shape, initialisation, learning-rate factor, weight decay.
-   A row named "blocks.*.x" stands for one tensor per layer; "blocks.0.x" for one of layer 0 only.
-   Layout, initialisation, optimizer, checkpoint and the size print-out all derive from the expanded table.
+   A row named "blocks.*.x" stands for one tensor per layer, "blocks.0.x" for one of layer 0 only, "blocks.+.x" for
+   one of every layer but that. Layout, initialisation, optimizer, checkpoint and the size print-out all derive from
+   the expanded table.
 
    All parameters lie in one buffer of `total` elements, each tensor at `offset` (a multiple of 64 elements,
    so 128-byte aligned in every precision). Tensors with V rows are padded to a multiple of 16 rows that
    stay zero: an odd vocabulary (50277) would misalign every row of logits.
-   defines: TensorRow, Tensor, TensorTable, Arena, Parameters */
+   defines: Shape, TensorRow, Tensor, TensorTable, init_ones, init_zeros, Arena, Parameters */
 #pragma once
 #include "cuda.h"
 #include "rng.h"
 #include "tensor_file.h"
 #include <algorithm>
+#include <memory>
 #include <string>
 #include <vector>
 
-struct Shape {       // what tensor shapes are made of
-    int V, C, F, L;  // vocabulary, channels, channels of the feed-forward layer, layers
+struct Shape {           // what tensor shapes are made of
+    int V, C, F, L;      // vocabulary, channels, channels of the feed-forward layer, layers
+    int more[26] = {};   // what else a model has, under small letters: s['h'] heads, ...
+    int &operator[](char letter) { return more[letter - 'a']; }
+    int operator[](char letter) const { return more[letter - 'a']; }
+    int size(char d) const { return d == 'V' ? V : d == 'C' ? C : d == 'F' ? F : d == '1' ? 1 : more[d - 'a']; }
 };
 inline int padded_vocab(int V) { return (V + 15) / 16 * 16; }
 
@@ -27,11 +33,15 @@ typedef void Init(double *w, const InitContext &);
 
 struct TensorRow {
     const char *name;
-    std::vector<char> shape;  // of the letters V C F and 1
+    std::vector<char> shape;  // of the letters of Shape: V C F 1 and small ones
     Init *init;
     float lr;      // learning-rate factor
     bool decay;    // subject to weight decay
+    bool transposed = false;  // files hold this matrix as (columns, rows), as Hugging Face's GPT-2 does
 };
+inline void init_ones(double *w, const InitContext &c) { std::fill_n(w, c.rows * c.cols, 1.0); }
+inline void init_zeros(double *w, const InitContext &c) { std::fill_n(w, c.rows * c.cols, 0.0); }
+
 struct Tensor {
     std::string name;
     std::vector<int64_t> shape;
@@ -40,23 +50,31 @@ struct Tensor {
     int64_t offset;  // in the parameter buffer, in elements
     int64_t count;   // elements, without the padding of V
     bool matrix() const { return shape.size() == 2; }
+    std::vector<int64_t> in_file() const { return row->transposed ? std::vector<int64_t>{shape[1], shape[0]} : shape; }
 };
 
 struct TensorTable {
     Shape s;
+    std::string blocks;  // what comes before the number of a layer: "blocks."
     std::vector<Tensor> tensors;
     int64_t total = 0;  // elements of the buffer, with padding
     int64_t count = 0;  // parameters
 
     TensorTable() {}
-    TensorTable(const std::vector<TensorRow> &rows, Shape s) : s(s) {
-        for (size_t i = 0; i < rows.size();) {
+    TensorTable(std::vector<TensorRow> list, Shape s) : s(s), rows(new std::vector<TensorRow>(std::move(list))) {
+        const std::vector<TensorRow> &r = *rows;
+        for (const TensorRow &row : r)
+            if (const char *star = strchr(row.name, '*')) { blocks.assign(row.name, star); break; }
+        auto in_block = [&](size_t i) { return i < r.size() && !blocks.empty() && !strncmp(r[i].name, blocks.c_str(), blocks.size()); };
+        for (size_t i = 0; i < r.size();) {
             size_t j = i;
-            while (j < rows.size() && !strncmp(rows[j].name, "blocks.", 7)) j++;
-            if (j == i) add(rows[i++], -1);
+            while (in_block(j)) j++;
+            if (j == i) add(r[i++], -1);
             for (int l = 0; l < s.L && i < j; l++)
-                for (size_t k = i; k < j; k++)
-                    if (rows[k].name[7] == '*' || l == 0) add(rows[k], l);
+                for (size_t k = i; k < j; k++) {
+                    char which = r[k].name[blocks.size()];
+                    if (which == '*' || (which == '0') == (l == 0)) add(r[k], l);
+                }
             i = std::max(i, j);
         }
     }
@@ -65,19 +83,20 @@ struct TensorTable {
         return nullptr;
     }
     int64_t offset(const char *name, int layer = -1) const {
-        std::string full = layer < 0 ? name : format("blocks.%d.%s", layer, name);
+        std::string full = layer < 0 ? name : format("%s%d.%s", blocks.c_str(), layer, name);
         const Tensor *t = find(full);
         if (!t) fail("the tensor table has no %s", full.c_str());
         return t->offset;
     }
 
 private:
+    std::shared_ptr<const std::vector<TensorRow>> rows;  // Tensor::row points into it
     void add(const TensorRow &row, int layer) {
         Tensor t{row.name, {}, &row, layer, total, 1};
-        if (layer >= 0) t.name = format("blocks.%d%s", layer, row.name + 8);
+        if (layer >= 0) t.name = format("%s%d%s", blocks.c_str(), layer, row.name + blocks.size() + 1);
         int64_t stored = 1;
         for (char d : row.shape) {
-            int64_t n = d == 'V' ? s.V : d == 'C' ? s.C : d == 'F' ? s.F : 1;
+            int64_t n = s.size(d);
             t.shape.push_back(n), t.count *= n, stored *= d == 'V' ? padded_vocab(s.V) : n;
         }
         total += (stored + 63) / 64 * 64, count += t.count;
@@ -127,12 +146,12 @@ struct Parameters {
     floatX *params = nullptr;
     real *master = nullptr, *grads = nullptr, *m = nullptr, *v = nullptr;
 
-    void plan(Arena &arena, bool training) {
+    void plan(Arena &arena, bool training, bool moments = true) {
         arena.plan("parameters", &master, table.total);
         if (has_master) arena.plan("parameters", &params, table.total);
         if (!training) return;
         arena.plan("gradients", &grads, table.total);
-        arena.plan("optimizer", &m, table.total), arena.plan("optimizer", &v, table.total);
+        if (moments) arena.plan("optimizer", &m, table.total), arena.plan("optimizer", &v, table.total);
     }
     void link() { if (!has_master) params = (floatX *)master; }
 
@@ -155,16 +174,27 @@ struct Parameters {
         cudaCheck(cudaMemcpy(host.data(), buffer, table.total * sizeof(real), cudaMemcpyDeviceToHost));
         return host;
     }
-    // Views of a host copy, under the tensors' names
-    std::vector<TensorView> views(const std::vector<real> &host, const std::string &prefix = "") const {
+    // Views of a host copy as files hold it, under the tensors' names; turns the transposed matrices in the copy around
+    std::vector<TensorView> views(std::vector<real> &host, const std::string &prefix = "") const {
         std::vector<TensorView> list;
-        for (const Tensor &t : table.tensors) list.push_back({prefix + t.name, dtype_of<real>, t.shape, host.data() + t.offset});
+        for (const Tensor &t : table.tensors) {
+            if (t.row->transposed) transpose(host.data() + t.offset, t.shape[0], t.shape[1]);
+            list.push_back({prefix + t.name, dtype_of<real>, t.in_file(), host.data() + t.offset});
+        }
         return list;
     }
-    // A host copy read from a file
+    // A host copy read from a file whose names may have a prefix
     std::vector<real> read(const TensorFile &file, const std::string &prefix = "") const {
         std::vector<real> host(table.total);
-        for (const Tensor &t : table.tensors) file.read(prefix + t.name, t.shape, host.data() + t.offset);
+        for (const Tensor &t : table.tensors) {
+            file.read(prefix + t.name, t.in_file(), host.data() + t.offset);
+            if (t.row->transposed) transpose(host.data() + t.offset, t.shape[1], t.shape[0]);
+        }
         return host;
+    }
+    static void transpose(real *w, int64_t rows, int64_t cols) {
+        std::vector<real> copy(w, w + rows * cols);
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t j = 0; j < cols; j++) w[j * rows + i] = copy[i * cols + j];
     }
 };

@@ -9,8 +9,18 @@
    states between them, then from the last to the first forward and backward: the exact gradient of the whole
    sequence, in the activation memory of one chunk. --bptt truncated stops the gradient at chunk borders.
 
-   A Model has: kind, program, purpose, STATE, rows(), default_ffn(), shape_of(file), plan(arena), link(), Input,
-   forward(), loss(), backward(), head, stream (see train_rwkv.cu).   defines: Trainer, train_main */
+   What a Model must have (train_rwkv.cu is the example):
+       kind, program, purpose          for people
+       recurrent                       false: no --chunk, --bptt, --doc-reset; state_in and state_out are one KV cache
+       defaults()                      of the shared options
+       Config with table()             its own options; their values go into checkpoints
+       rows(config)                    the tensor table
+       shape_of(file, config)          of a weight file; refuses other kinds of model by name
+       complete(shape, config, ctx)    derives what the options leave open, checks what they say
+       tuned_state(shape), state_rows()  where in a state is what --tune state trains (count 0: nothing), its table
+       Model(parameters, config, B, T, recompute), plan(arena), link(), state_count(B), max_past()
+       forward(ModelInput), loss(), backward(), head, head_w, weight(), x_out, stream
+   defines: TrainDefaults, Trainer, train_main */
 #pragma once
 #include <csignal>
 #include <chrono>
@@ -19,6 +29,7 @@
 #include "checkpoint.h"
 #include "data.h"
 #include "embedding.h"
+#include "finetune.h"
 #include "log.h"
 #include "loss.h"
 #include "options.h"
@@ -26,19 +37,38 @@
 #include "schedule.h"
 #include "tokenizer.h"
 
-struct TrainOptions {
-    std::string train, val, out, load, schedule, bptt, prompt, log, tokenizer;
-    bool resume, doc_reset;
-    int64_t layers, dim, ffn, ctx, batch, accum, chunk, steps, warmup, seed, eval_every, eval_batches, sample_every, sample_tokens, save_every, keep, recompute;
-    double lr, lr_final, beta1, beta2, eps, weight_decay, clip, l2wrap, temperature, top_p;
+struct TrainDefaults {  // of the options whose best value depends on the model
+    double lr = 6e-4, lr_final = 1e-5, beta2 = 0.99, eps = 1e-8, weight_decay = 0, l2wrap = 1e-4;
+    const char *recompute = "less memory, more time, the same bits";  // what its levels 1 and 2 do
+};
+// What a model's forward sees: B sequences, or one piece of each.
+struct ModelInput {
+    const int *tokens;           // (B,T) device
+    int B, T;
+    const real *state_in;        // laid out as the model says; null: the sequences begin here
+    real *state_out;             // null: not wanted
+    const uint8_t *reset;        // (B,T) nonzero: a document begins here; or null
+    int past = 0;                // tokens of each sequence before these, for models with a KV cache
+    const uint64_t *draw = nullptr;  // device: a number that no other piece of the run has, for dropout; null: no dropout
+    int64_t N() const { return (int64_t)B * T; }
+};
 
-    std::vector<Option> table() {
-        return {
+struct TrainOptions {
+    std::string train, val, out, load, tune, schedule, bptt, prompt, log, tokenizer;
+    bool resume, doc_reset;
+    int64_t rank, layers, dim, ffn, ctx, batch, accum, chunk, steps, warmup, seed, eval_every, eval_batches, sample_every, sample_tokens, save_every, keep, recompute;
+    double alpha, lr, lr_final, beta1, beta2, eps, weight_decay, clip, l2wrap, temperature, top_p;
+
+    std::vector<Option> table(const TrainDefaults &d, bool recurrent, std::vector<Option> of_model) {
+        std::vector<Option> all = {
             {"train", &train, "", "", "shard(s) to train on; quote a pattern: 'data/x_train_*.bin'"},
             {"val", &val, "", "", "shard(s) for the validation loss"},
             {"out", &out, "", "", "folder for checkpoints; without it nothing is saved"},
             {"load", &load, "", "", "start from these weights: .safetensors, .pth or a checkpoint folder"},
             {"resume", &resume, "go on from the last good checkpoint in --out"},
+            {"tune", &tune, "weights", recurrent ? "weights|lora|state" : "weights|lora", "what is trained; all but the weights need --load"},
+            {"rank", &rank, 16, 1, 4096, "of the matrices that --tune lora adds"},
+            {"alpha", &alpha, 32, 0, 1e6, "their weight is this over the rank"},
             {"tokenizer", &tokenizer, "", "", "the .tok file for samples [beside --train]"},
             {"layers", &layers, 4, 1, 1000, "layers (L)"},
             {"dim", &dim, 128, 1, 65536, "channels (C)"},
@@ -50,18 +80,18 @@ struct TrainOptions {
             {"bptt", &bptt, "full", "full|truncated", "with --chunk: gradients through the state, or not"},
             {"doc-reset", &doc_reset, "empty the state where a document begins (at an end-of-text token)"},
             {"steps", &steps, 1000, 1, 1e12, "optimizer steps in all"},
-            {"lr", &lr, 6e-4, 0, 10, "learning rate after the warm-up"},
-            {"lr-final", &lr_final, 1e-5, 0, 10, "learning rate at the end"},
+            {"lr", &lr, d.lr, 0, 10, "learning rate after the warm-up"},
+            {"lr-final", &lr_final, d.lr_final, 0, 10, "learning rate at the end"},
             {"warmup", &warmup, 0, 0, 1e12, "steps with a rising learning rate"},
             {"schedule", &schedule, "cosine", SCHEDULES, "how the learning rate falls"},
             {"beta1", &beta1, 0.9, 0, 0.999999, "Adam: decay of the mean of gradients"},
-            {"beta2", &beta2, 0.99, 0, 0.999999, "Adam: decay of the mean of squares"},
-            {"eps", &eps, 1e-8, 0, 1, "Adam: added to the root of the mean of squares"},
-            {"weight-decay", &weight_decay, 0, 0, 10, "decoupled weight decay, on matrices only"},
+            {"beta2", &beta2, d.beta2, 0, 0.999999, "Adam: decay of the mean of squares"},
+            {"eps", &eps, d.eps, 0, 1, "Adam: added to the root of the mean of squares"},
+            {"weight-decay", &weight_decay, d.weight_decay, 0, 10, "decoupled weight decay, on matrices only"},
             {"clip", &clip, 1, 0, 1e9, "limit of the gradient norm; 0: none"},
-            {"l2wrap", &l2wrap, 1e-4, 0, 1, "strength of L2Wrap, the pull on the largest logit; 0: off"},
+            {"l2wrap", &l2wrap, d.l2wrap, 0, 1, "strength of L2Wrap, the pull on the largest logit; 0: off"},
             {"seed", &seed, 1, 0, 1e15, "of the initial weights, the order of data and the samples"},
-            {"recompute", &recompute, 0, 0, 2, "less memory, more time, the same bits: 1 makes mixes again, 2 also k v r and relu^2"},
+            {"recompute", &recompute, 0, 0, 2, d.recompute},
             {"eval-every", &eval_every, 100, 0, 1e12, "steps between validations; 0: only at the end"},
             {"eval-batches", &eval_batches, 20, 1, 1e9, "batches per validation, at most"},
             {"sample-every", &sample_every, 0, 0, 1e12, "steps between samples of text; 0: only at the end"},
@@ -73,6 +103,12 @@ struct TrainOptions {
             {"keep", &keep, 2, 1, 1e9, "checkpoints to keep"},
             {"log", &log, "", "", "write a JSON line per step to this file"},
         };
+        for (const char *name : {"chunk", "bptt", "doc-reset"})
+            for (size_t i = 0; i < all.size() && !recurrent; i++)
+                if (!strcmp(all[i].name, name)) all.erase(all.begin() + i);
+        auto after_shape = std::find_if(all.begin(), all.end(), [](const Option &x) { return !strcmp(x.name, "ctx"); });
+        all.insert(after_shape, of_model.begin(), of_model.end());
+        return all;
     }
 };
 
@@ -118,8 +154,11 @@ struct Graph {
 
 template<class Model> struct Trainer {
     TrainOptions o;
-    Options options{Model::program, Model::purpose, o.table()};
+    typename Model::Config config;
+    Options options{Model::program, Model::purpose, o.table(Model::defaults(), Model::recurrent, config.table())};
     Parameters p;
+    Parameters tuned;                            // --tune lora: A and B; --tune state: the initial state
+    Adapters lora;
     std::unique_ptr<Model> model;
     std::unique_ptr<Tokenizer> tokenizer;
     Arena arena;
@@ -129,14 +168,16 @@ template<class Model> struct Trainer {
     // On the device: one batch, the states between chunks and their gradients, the numbers of a step
     int *tokens, *targets, *index;
     uint8_t *resets;
+    uint64_t *draws;                             // one per chunk: Input::draw
     real *states, *dstates, *sample_states;
+    real *first_state, *dfirst_state;            // --tune state: what B sequences begin with, its gradient
     uint8_t *group;
     StepNumbers *numbers;
     struct Results { real loss, norm; } *results;  // sum of losses, gradient norm
     real *norm_partial;
     Groups groups;
     // On the host, pinned: what travels
-    struct Staging { int *tokens, *targets, *index; uint8_t *resets; cudaEvent_t sent; } staging[2];
+    struct Staging { int *tokens, *targets, *index; uint8_t *resets; uint64_t *draws; cudaEvent_t sent; } staging[2];
     StepNumbers *host_numbers;
     Results *host_results;
     std::vector<int> scratch;
@@ -147,6 +188,7 @@ template<class Model> struct Trainer {
     int64_t step = 0, updates = 0;               // steps done; updates: without those that a loss scale skipped
     double loss_scale = 1;
     int64_t good_steps = 0;                      // since the loss scale last changed
+    std::string base_crc;                        // of the weights that a tuned thing belongs to
     static constexpr bool scaled = std::is_same<floatX, __half>::value;
 
     std::unique_ptr<Loader> train_data, val_data;
@@ -154,11 +196,20 @@ template<class Model> struct Trainer {
     TokenizerId made_with;                       // what the shards were made with
     RunLog run_log;
 
+    bool tunes(const char *what) const { return o.tune == what; }
+    Parameters &trained() { return tunes("weights") ? p : tuned; }  // what the optimizer works on
+    TunedState tuned_state() const { return Model::tuned_state(p.table.s); }
+
     // ---------------------------------------------------------------- setting up
     Shape shape_from_options(const TensorFile *file) {
         Shape s = {made_with.vocab, (int)o.dim, (int)o.ffn, (int)o.layers};
         if (file) {
-            Shape f = Model::shape_of(*file);
+            std::vector<std::pair<const Option *, std::string>> asked;  // the model's own options, as given
+            for (const Option &option : typename Model::Config().table())
+                if (options.given(option.name)) asked.push_back({options.find(option.name), options.find(option.name)->text()});
+            Shape f = Model::shape_of(*file, config);
+            for (auto &[option, text] : asked)
+                if (option->text() != text) fail("%s has %s %s, but --%s says %s; leave the option away", file->path.c_str(), option->name, option->text().c_str(), option->name, text.c_str());
             struct { const char *option; int64_t asked; int has; } checks[] = {{"layers", o.layers, f.L}, {"dim", o.dim, f.C}, {"ffn", o.ffn, f.F}};
             for (auto &c : checks)
                 if (options.given(c.option) && c.asked && c.asked != c.has)
@@ -166,17 +217,20 @@ template<class Model> struct Trainer {
             if (f.V < s.V) fail("%s has a vocabulary of %d, but the tokens of %s go up to %d; prepare the text with the model's tokenizer", file->path.c_str(), f.V, o.train.c_str(), s.V);
             s = f;
         }
-        if (!s.F) s.F = Model::default_ffn(s.C);
+        Model::complete(s, config, T);
         return s;
     }
     void plan(Arena &a, Model &m) {
         int64_t N = (int64_t)B * T;
-        p.plan(a, true);
+        p.plan(a, true, tunes("weights"));
+        if (!tunes("weights")) tuned.plan(a, true);
+        if (tunes("lora")) a.plan("parameters", &lora.base, p.table.total);
+        if (tunes("state")) a.plan("states", &first_state, m.state_count(B)), a.plan("states", &dfirst_state, m.state_count(B));
         m.plan(a);
-        a.plan("batch", &tokens, N), a.plan("batch", &targets, N), a.plan("batch", &index, chunks * TokenIndex::ints((int64_t)B * TC)), a.plan("batch", &resets, N);
+        a.plan("batch", &tokens, N), a.plan("batch", &targets, N), a.plan("batch", &index, chunks * TokenIndex::ints((int64_t)B * TC)), a.plan("batch", &resets, N), a.plan("batch", &draws, chunks);
         if (chunks > 1) a.plan("states", &states, (chunks + 1) * m.state_count(B)), a.plan("states", &dstates, 2 * m.state_count(B));
         a.plan("states", &sample_states, 2 * m.state_count(1));
-        a.plan("optimizer", &group, p.table.total / 64);
+        a.plan("optimizer", &group, trained().table.total / 64);
         a.plan("optimizer", &numbers, 1), a.plan("optimizer", &results, 1), a.plan("optimizer", &norm_partial, busy_blocks());
     }
     // Prints what memory is needed, and refuses before anything is allocated.
@@ -196,21 +250,23 @@ template<class Model> struct Trainer {
         fail("this run needs %s of device memory, but %s are free: %s", megabytes(a.total).c_str(), megabytes(free_bytes).c_str(), way.c_str());
     }
     void allocate() {
-        model.reset(new Model(p, B, TC, o.recompute));
+        model.reset(new Model(p, config, B, TC, o.recompute));
         plan(arena, *model);
         check_memory(arena);
         arena.allocate();
-        p.link(), model->link();
+        p.link(), tuned.link(), model->link();
+        if (tunes("lora")) lora.link(p, tuned, o.alpha);
         cudaCheck(cudaStreamCreate(&stream));
         model->stream = stream;
         int64_t N = (int64_t)B * T;
         for (Staging &s : staging) {
             cudaCheck(cudaMallocHost((void **)&s.tokens, N * sizeof(int))), cudaCheck(cudaMallocHost((void **)&s.targets, N * sizeof(int)));
             cudaCheck(cudaMallocHost((void **)&s.index, chunks * TokenIndex::ints((int64_t)B * TC) * sizeof(int))), cudaCheck(cudaMallocHost((void **)&s.resets, N));
+            cudaCheck(cudaMallocHost((void **)&s.draws, chunks * sizeof(uint64_t)));
             cudaCheck(cudaEventCreateWithFlags(&s.sent, cudaEventDisableTiming));
         }
         cudaCheck(cudaMallocHost((void **)&host_numbers, sizeof *host_numbers)), cudaCheck(cudaMallocHost((void **)&host_results, sizeof *host_results));
-        std::vector<uint8_t> g = groups.assign(p.table, o.weight_decay);
+        std::vector<uint8_t> g = groups.assign(trained().table, o.weight_decay);
         cudaCheck(cudaMemcpy(group, g.data(), g.size(), cudaMemcpyHostToDevice));
         matmul_init(true);
     }
@@ -218,11 +274,18 @@ template<class Model> struct Trainer {
         p.set(host, p.master);
         round_params(p.params, p.master, p.table.total, stream);
         cudaCheck(cudaStreamSynchronize(stream));
+        if (tunes("lora")) p.set(host, lora.base);
+        if (!tunes("weights")) base_crc = format("%08x", crc32({(const char *)host.data(), host.size() * sizeof(real)}));
+    }
+    void set_tuned(const std::vector<real> &host) {
+        tuned.set(host, tuned.master);
+        if (tunes("lora")) lora.merge(stream), cudaCheck(cudaStreamSynchronize(stream));
     }
 
     // ---------------------------------------------------------------- one step
     // Tokens of a micro-step to the device. Chunks of a sequence become (chunk, B, TC), so that each is contiguous.
-    void send(const int *x, const int *y, int turn) {
+    // `number`: of the micro-step in the run.
+    void send(const int *x, const int *y, int turn, int64_t number) {
         Staging &s = staging[turn];
         cudaCheck(cudaEventSynchronize(s.sent));  // the copy that last used this staging memory is done
         for (int c = 0; c < chunks; c++) {
@@ -234,27 +297,34 @@ template<class Model> struct Trainer {
             }
             TokenIndex(s.index + c * TokenIndex::ints((int64_t)B * TC), (int64_t)B * TC).fill(s.tokens + at, B * n, p.table.s.V, scratch);
         }
+        for (int c = 0; c < chunks; c++) s.draws[c] = (uint64_t)o.seed * 0x9e3779b97f4a7c15 + number * chunks + c;
         int64_t N = (int64_t)B * T;
         for (int64_t i = 0; o.doc_reset && i < N; i++) s.resets[i] = s.tokens[i] == made_with.eot;
         cudaCheck(cudaMemcpyAsync(tokens, s.tokens, N * sizeof(int), cudaMemcpyHostToDevice, stream));
         cudaCheck(cudaMemcpyAsync(targets, s.targets, N * sizeof(int), cudaMemcpyHostToDevice, stream));
         cudaCheck(cudaMemcpyAsync(index, s.index, chunks * TokenIndex::ints((int64_t)B * TC) * sizeof(int), cudaMemcpyHostToDevice, stream));
+        cudaCheck(cudaMemcpyAsync(draws, s.draws, chunks * sizeof(uint64_t), cudaMemcpyHostToDevice, stream));
         if (o.doc_reset) cudaCheck(cudaMemcpyAsync(resets, s.resets, N, cudaMemcpyHostToDevice, stream));
         cudaCheck(cudaEventRecord(s.sent, stream));
     }
-    typename Model::Input chunk_input(int c) {
+    ModelInput chunk_input(int c, bool training) {
         int64_t at = (int64_t)B * c * TC, n = model->state_count(B);
         bool carried = chunks > 1;
-        return {tokens + at, B, std::min(TC, T - c * TC), carried && c ? states + c * n : nullptr, carried ? states + (c + 1) * n : nullptr, o.doc_reset ? resets + at : nullptr};
+        const real *state_in = carried && c ? states + c * n : tunes("state") ? first_state : nullptr;
+        return {tokens + at, B, std::min(TC, T - c * TC), state_in, carried ? states + (c + 1) * n : nullptr,
+                o.doc_reset ? resets + at : nullptr, 0, training ? draws + c : nullptr};
     }
     void forward_backward() {
-        auto forward = [&](int c) { model->forward(chunk_input(c)); };
+        auto forward = [&](int c) { model->forward(chunk_input(c, true)); };
         auto backward = [&](int c, const real *dstate_out, real *dstate_in) {
-            typename Model::Input in = chunk_input(c);
+            ModelInput in = chunk_input(c, true);
             model->loss(in, targets + (int64_t)B * c * TC, &numbers->dloss, o.l2wrap, true);
             loss_sum(&results->loss, model->head.losses, in.N(), stream);
-            model->backward(in, TokenIndex(index + c * TokenIndex::ints((int64_t)B * TC), (int64_t)B * TC), dstate_out, dstate_in);
+            bool tune = c == 0 && tunes("state");
+            model->backward(in, TokenIndex(index + c * TokenIndex::ints((int64_t)B * TC), (int64_t)B * TC), dstate_out, tune ? dfirst_state : dstate_in);
+            if (tune) gather_state(tuned.grads, dfirst_state, tuned_state(), p.table.s.L, B, stream);
         };
+        if (tunes("state")) spread_state(first_state, tuned.master, tuned_state(), p.table.s.L, B, stream);
         if (o.bptt == "truncated" || chunks == 1) {
             for (int c = 0; c < chunks; c++) forward(c), backward(c, nullptr, nullptr);
             return;
@@ -272,16 +342,20 @@ template<class Model> struct Trainer {
         *host_numbers = {(real)learning_rate(schedule, step), (real)(1 - pow(o.beta1, t)), (real)(1 - pow(o.beta2, t)), (real)(loss_scale / count), (real)(1 / loss_scale)};
         cudaCheck(cudaMemcpyAsync(numbers, host_numbers, sizeof *numbers, cudaMemcpyHostToDevice, stream));
         cudaCheck(cudaMemsetAsync(p.grads, 0, p.table.total * sizeof(real), stream));
+        if (!tunes("weights")) cudaCheck(cudaMemsetAsync(tuned.grads, 0, tuned.table.total * sizeof(real), stream));
         cudaCheck(cudaMemsetAsync(results, 0, sizeof *results, stream));
         for (int j = 0; j < o.accum; j++) {
             const Batch &batch = batches->get((step * o.accum + j) * B);
-            send(batch.x, batch.y, j % 2);
+            send(batch.x, batch.y, j % 2, step * o.accum + j);
             micro_step_graph.run(stream, [&] { forward_backward(); });
         }
         update_graph.run(stream, [&] {
             AdamW a = {(real)o.beta1, (real)o.beta2, (real)o.eps, (real)o.clip};
-            gradient_norm(&results->norm, norm_partial, p.grads, p.table.total, numbers, stream);
-            adamw(p.master, p.params, p.grads, p.m, p.v, group, groups, a, &results->norm, numbers, p.table.total, stream);
+            Parameters &t = trained();
+            if (tunes("lora")) lora.gradients(stream);
+            gradient_norm(&results->norm, norm_partial, t.grads, t.table.total, numbers, stream);
+            adamw(t.master, t.params, t.grads, t.m, t.v, group, groups, a, &results->norm, numbers, t.table.total, stream);
+            if (tunes("lora")) lora.merge(stream);
         });
         cudaCheck(cudaMemcpyAsync(host_results, results, sizeof *results, cudaMemcpyDeviceToHost, stream));
         cudaCheck(cudaStreamSynchronize(stream));
@@ -317,12 +391,13 @@ template<class Model> struct Trainer {
         double total = 0;
         int64_t batches = std::min<int64_t>(o.eval_batches, val_data->batches(B));
         std::vector<int> x((int64_t)B * T), y((int64_t)B * T);
+        if (tunes("state")) spread_state(first_state, tuned.master, tuned_state(), p.table.s.L, B, stream);
         for (int64_t i = 0; i < batches; i++) {
             val_data->batch(i * B, B, x.data(), y.data());
-            send(x.data(), y.data(), i % 2);
+            send(x.data(), y.data(), i % 2, i);
             cudaCheck(cudaMemsetAsync(results, 0, sizeof *results, stream));
             for (int c = 0; c < chunks; c++) {
-                typename Model::Input in = chunk_input(c);
+                ModelInput in = chunk_input(c, false);
                 model->forward(in);
                 model->loss(in, targets + (int64_t)B * c * TC, &numbers->dloss, 0, false);
                 loss_sum(&results->loss, model->head.losses, in.N(), stream);
@@ -348,16 +423,18 @@ template<class Model> struct Trainer {
         int64_t n = model->state_count(1);
         std::vector<floatX> row(p.table.s.V);
         std::vector<float> logits(p.table.s.V);
-        real *state[2] = {sample_states, sample_states + n};
-        const real *now = nullptr;
+        real *state[2] = {sample_states, Model::recurrent ? sample_states + n : sample_states};
+        size_t fed = 0, most = model->max_past();  // tokens of ids that the state holds, and can hold
         for (int64_t made = 0, turn = 0; made < o.sample_tokens; turn ^= 1) {
-            int len = std::min<int64_t>(ids.size(), TC);
-            std::vector<int> part(ids.begin(), ids.begin() + len);
+            if (ids.size() > most) ids.erase(ids.begin(), ids.end() - (most + 1) / 2), fed = 0;  // full: its last half again
+            int len = std::min<int64_t>(ids.size() - fed, TC);
+            std::vector<int> part(ids.begin() + fed, ids.begin() + fed + len);
             cudaCheck(cudaMemcpyAsync(tokens, part.data(), len * sizeof(int), cudaMemcpyHostToDevice, stream));
-            model->forward({tokens, 1, len, now, state[turn], nullptr});
-            now = state[turn];
-            ids.erase(ids.begin(), ids.begin() + len);
-            if (!ids.empty()) { cudaCheck(cudaStreamSynchronize(stream)); continue; }
+            bool begins = !fed && tunes("state");
+            if (begins) spread_state(state[turn ^ 1], tuned.master, tuned_state(), p.table.s.L, 1, stream);
+            model->forward({tokens, 1, len, fed || begins ? state[turn ^ 1] : nullptr, state[turn], nullptr, (int)fed});
+            fed += len;
+            if (fed < ids.size()) { cudaCheck(cudaStreamSynchronize(stream)); continue; }
             model->head.forward(model->x_out + (int64_t)(len - 1) * p.table.s.C, model->weight(model->head_w), 1, stream);
             cudaCheck(cudaMemcpyAsync(row.data(), model->head.logits, row.size() * sizeof(floatX), cudaMemcpyDeviceToHost, stream));
             cudaCheck(cudaStreamSynchronize(stream));
@@ -366,7 +443,7 @@ template<class Model> struct Trainer {
             made++;
             if (next == tokenizer->eot) break;
             text += utf8.feed(tokenizer->bytes(next));
-            ids = {(uint32_t)next};
+            ids.push_back(next);
         }
         return text + utf8.flush();
     }
@@ -375,18 +452,23 @@ template<class Model> struct Trainer {
     void save() {
         saved = step;
         if (o.out.empty()) return;
-        std::vector<real> w = p.get(p.master), m = p.get(p.m), v = p.get(p.v);
-        std::vector<TensorView> state = p.views(m, "adam_m."), more = p.views(v, "adam_v.");
-        state.insert(state.end(), more.begin(), more.end());
+        Parameters &t = trained(), &written = tunes("state") ? tuned : p;
+        std::vector<real> w = written.get(written.master), a = t.get(t.master), m = t.get(t.m), v = t.get(t.v);
+        std::vector<TensorView> state = t.views(m, "adam_m.");
+        auto add = [&](std::vector<real> &host, const char *prefix) { for (TensorView &view : t.views(host, prefix)) state.push_back(view); };
+        add(v, "adam_v.");
+        if (tunes("lora")) add(a, "");
         const Shape &s = p.table.s;
         std::map<std::string, std::string> about = {
             {"model", Model::kind}, {"layers", std::to_string(s.L)}, {"dim", std::to_string(s.C)}, {"ffn", std::to_string(s.F)}, {"vocab", std::to_string(s.V)},
             {"tokenizer", made_with.kind}, {"tokenizer_hash", format("%016llx", (unsigned long long)made_with.hash)},
             {"step", std::to_string(step)}, {"tokens", std::to_string(step * o.accum * B * T)}};
+        for (const Option &option : typename Model::Config().table()) about[option.name] = options.find(option.name)->text();
         std::map<std::string, std::string> numbers = {{"updates", std::to_string(updates)}, {"loss_scale", format("%.17g", loss_scale)}, {"good_steps", std::to_string(good_steps)}, {"matmul", matmul_choices()}};
+        if (!tunes("weights")) numbers["base"] = base_crc;
         for (const Option &option : options.table)
             if (!run_only(option.name)) numbers[std::string("option.") + option.name] = option.text();
-        save_checkpoint(o.out, step, p.views(w), about, state, numbers, o.keep);
+        save_checkpoint(o.out, step, written.views(w), about, state, numbers, o.keep);
     }
     // Options that may change when a run goes on: they do not change its numbers.
     static bool run_only(const std::string &name) {
@@ -396,8 +478,11 @@ template<class Model> struct Trainer {
     }
     void restore(const std::string &folder) {
         TensorFile weights(folder + "/model.safetensors"), state(folder + "/train_state.safetensors");
-        set_weights(p.read(weights));
-        p.set(p.read(state, "adam_m."), p.m), p.set(p.read(state, "adam_v."), p.v);
+        Parameters &t = trained();
+        if (tunes("weights")) set_weights(p.read(weights));
+        else if (state.metadata["base"] != base_crc) fail("%s was tuned from another model than %s; --load the one that it began with", folder.c_str(), o.load.c_str());
+        else set_tuned(t.read(tunes("lora") ? state : weights));
+        t.set(t.read(state, "adam_m."), t.m), t.set(t.read(state, "adam_v."), t.v);
         auto number = [&](TensorFile &f, const char *key) {
             auto i = f.metadata.find(key);
             if (i == f.metadata.end()) fail("%s does not say %s; it was not written by %s", f.path.c_str(), key, Model::program);
@@ -433,7 +518,8 @@ template<class Model> struct Trainer {
         options.parse(argc, argv);
         if (o.train.empty()) usage_fail("--train is missing: a shard that ./prepare wrote, such as data/NAME_train.bin");
         if (o.resume && o.out.empty()) usage_fail("--resume needs --out, the folder of the run");
-        if (o.resume && !o.load.empty()) usage_fail("--resume and --load exclude each other: one goes on with a run, the other starts from its weights");
+        if (!tunes("weights") && o.load.empty()) usage_fail("--tune %s needs --load, the model that stays as it is", o.tune.c_str());
+        if (o.resume && !o.load.empty() && tunes("weights")) usage_fail("--resume and --load exclude each other: one goes on with a run, the other starts from its weights");
         if (o.warmup > o.steps) usage_fail("--warmup is %lld, but must not exceed --steps, %lld", (long long)o.warmup, (long long)o.steps);
         device_init();
         B = o.batch, T = o.ctx, TC = o.chunk ? std::min(o.chunk, o.ctx) : o.ctx, chunks = ceil_div(T, TC);
@@ -449,10 +535,14 @@ template<class Model> struct Trainer {
         if (o.resume && resumed.empty()) printf("no checkpoint in %s yet: starting from scratch\n", o.out.c_str());
         if (!o.resume && !o.out.empty() && !latest_checkpoint(o.out).empty())
             fail("--out %s already holds a run; add --resume to go on with it, or name another folder", o.out.c_str());
-        std::string source = !resumed.empty() ? resumed + "/model.safetensors" : o.load.empty() ? "" : weights_file(o.load);
+        std::string source = !resumed.empty() && tunes("weights") ? resumed + "/model.safetensors" : o.load.empty() ? "" : weights_file(o.load);
         std::unique_ptr<TensorFile> file(source.empty() ? nullptr : new TensorFile(source));
         if (file) check_tokenizer(*file);
-        p.table = TensorTable(Model::rows(), shape_from_options(file.get()));
+        Shape shape = shape_from_options(file.get());  // also completes config, which rows() needs
+        p.table = TensorTable(Model::rows(config), shape);
+        if (tunes("lora")) tuned.table = lora.table(p.table, o.rank);
+        if (tunes("state") && !tuned_state().count) usage_fail("--tune state: %s has no state matrix to tune; it is for RWKV-7", Model::kind);
+        if (tunes("state")) tuned.table = TensorTable(Model::state_rows(), shape);
         const Shape &s = p.table.s;
         train_data->check_ids(s.V);
         if (val_data) val_data->check_ids(s.V);
@@ -462,10 +552,13 @@ template<class Model> struct Trainer {
                val_data ? format(", %s validation tokens", thousands(val_data->tokens).c_str()).c_str() : "", B, T, (long long)o.accum, thousands((int64_t)B * T * o.accum).c_str());
         if (scaled) loss_scale = 65536;
         allocate();
+        if (resumed.empty() || !tunes("weights")) set_weights(file ? p.read(*file) : p.initial(o.seed, o.lr));
+        if (file && source != resumed + "/model.safetensors") printf("loaded %s\n", source.c_str());
+        if (!tunes("weights")) set_tuned(tuned.initial(o.seed, o.lr)), printf("training %s parameters (--tune %s)\n", thousands(tuned.table.count).c_str(), o.tune.c_str());
         if (!resumed.empty()) restore(resumed), printf("resumed from %s, step %lld\n", resumed.c_str(), (long long)step);
-        else set_weights(file ? p.read(*file) : p.initial(o.seed, o.lr));
-        if (file && resumed.empty()) printf("loaded %s\n", source.c_str());
-        run_log.open(o.log, options, o.resume && !resumed.empty() ? step : -1);
+        RunFacts facts = {Model::kind, format("L%d C%d F%d V%d", s.L, s.C, s.F, s.V), PRECISION_NAME, device().name, made_with.kind,
+                          format("%016llx", (unsigned long long)made_with.hash), p.table.count, (int64_t)arena.total};
+        run_log.open(o.log, options, o.resume && !resumed.empty() ? step : -1, facts);
         load_tokenizer_for_samples();
     }
     // data/x_train.bin or data/x_train_000003.bin -> data/x.tok
@@ -510,8 +603,11 @@ template<class Model> struct Trainer {
             progress.step(line);
             bool last = step == o.steps || stop_signal();
             if (val_data && (last || (o.eval_every && step % o.eval_every == 0))) evaluate(progress);
-            if (tokenizer && o.sample_tokens && (last || (o.sample_every && step % o.sample_every == 0)))
-                progress.note(format("--- sample at step %lld ---\n%s\n---", (long long)step, sample().c_str()));
+            if (tokenizer && o.sample_tokens && (last || (o.sample_every && step % o.sample_every == 0))) {
+                std::string text = sample();
+                run_log.sample(step, text);
+                progress.note(format("--- sample at step %lld ---\n%s\n---", (long long)step, text.c_str()));
+            }
             if (o.save_every && step % o.save_every == 0) save();
         }
         if (saved != step) save();

@@ -38,6 +38,25 @@ TEST("log: one JSON object a line, the options first, null for what is not finit
     size_t at = 0;
     for (size_t end; (end = text.find('\n', at)) != std::string::npos; at = end + 1) parse_json(text.substr(at, end - at), "run.jsonl");
 }
+TEST("log: what the run is and what it writes are in it, whatever the bytes") {
+    LogFolder folder;
+    LogOptions o;
+    o.name = "caf\xe9";
+    {
+        RunLog log;
+        log.open(folder("run.jsonl"), o.options, -1, {"RWKV-4", "L1", "fp32", "a \"device\"", "char", "00ff", 1234567890123, 5000000000});
+        log.sample(7, "one \"two\"\n\xe4\xb8\xad \xff \xe4\xb8");
+    }
+    std::ifstream in(folder("run.jsonl"));
+    std::string line;
+    std::getline(in, line);
+    Json first = parse_json(line, "run.jsonl"), run = first.at("run");
+    CHECK(first.at("out").as_text() == "caf\xef\xbf\xbd" && run.at("model").as_text() == "RWKV-4" && run.at("device").as_text() == "a \"device\"" && run.at("tokenizer_hash").as_text() == "00ff", "%s", line.c_str());
+    CHECK(run.at("parameters").as_int() == 1234567890123 && run.at("memory").as_int() == 5000000000, "%s", line.c_str());
+    std::getline(in, line);
+    Json sample = parse_json(line, "run.jsonl");
+    CHECK(sample.at("step").as_int() == 7 && sample.at("sample").as_text() == "one \"two\"\n\xe4\xb8\xad \xef\xbf\xbd \xef\xbf\xbd", "%s", line.c_str());
+}
 TEST("log: killed and resumed, it is the log of an uninterrupted run") {
     LogFolder folder;
     LogOptions o;

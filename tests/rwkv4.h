@@ -1,141 +1,22 @@
 /* tests/rwkv4.h: RWKV-4 against PyTorch (tests/data, written by dev/reference/rwkv4.py), against finite differences
    in fp64, and against itself: chunked = whole, GPT mode = RNN mode, accumulation = big batch, causality, ... */
 #pragma once
-#include <functional>
-#include "test.h"
+#include "model.h"
 
-// Relative to the largest element of a tensor. Why these: a sum of n rounded products errs by about sqrt(n) eps;
-// with n <= 1000 and three layers of growth that is some 1e-5 in fp32 (eps 6e-8). The 16-bit types round every
-// activation (eps 4e-3 and 5e-4) and the residual stream itself.
-constexpr double TOLERANCE = sizeof(floatX) == 8 ? 1e-9 : sizeof(floatX) == 4 ? 3e-5 : std::is_same<floatX, __half>::value ? 2e-2 : 1.2e-1;
-constexpr double LOSS_TOLERANCE = sizeof(floatX) == 8 ? 1e-10 : sizeof(floatX) == 4 ? 2e-6 : 2e-2;
-
-template<class T> struct DeviceArray {
-    T *p = nullptr;
-    int64_t n;
-    explicit DeviceArray(int64_t n) : n(n) { cudaCheck(cudaMalloc((void **)&p, std::max<int64_t>(n, 1) * sizeof(T))); }
-    explicit DeviceArray(const std::vector<T> &v) : DeviceArray((int64_t)v.size()) { set(v); }
-    DeviceArray(const DeviceArray &) = delete;
-    ~DeviceArray() { cudaFree(p); }
-    void set(const std::vector<T> &v) { if (!v.empty()) cudaCheck(cudaMemcpy(p, v.data(), v.size() * sizeof(T), cudaMemcpyHostToDevice)); }
-    void zero() { cudaCheck(cudaMemset(p, 0, n * sizeof(T))); }
-    std::vector<T> get() const {
-        std::vector<T> v(n);
-        cudaCheck(cudaMemcpy(v.data(), p, n * sizeof(T), cudaMemcpyDeviceToHost));
-        return v;
-    }
-};
-
-// max |a - b| / max |b|; NaN and infinity count as infinitely wrong
-template<class A, class B> double worst(const A *a, const B *b, int64_t n, int64_t *where = nullptr) {
-    double most = 0, size = 0;
-    for (int64_t i = 0; i < n; i++) {
-        double d = fabs((double)a[i] - (double)b[i]);
-        if (!(d <= 1e300)) d = INFINITY;
-        if (d > most) { most = d; if (where) *where = i; }
-        size = std::max(size, fabs((double)b[i]));
-    }
-    return size > 0 ? most / size : most;
+// A state of the reference, (L,5,B,C) in our layout: pp is a natural exponent there, base 2 here
+static std::vector<real> state_of(const Reference &ref, const std::string &prefix) {
+    std::vector<real> all;
+    for (int l = 0; l < ref.s.L; l++)
+        for (const char *part : {"att_x", "ffn_x", "aa", "bb", "pp"}) {
+            std::string name = prefix + "/" + std::to_string(l) + "/" + part;
+            std::vector<double> v = ref.file.find(name) ? ref.get(name) : std::vector<double>((size_t)ref.B * ref.s.C);
+            for (double d : v) all.push_back(part[0] == 'p' ? d / log(2.0) : d);
+        }
+    return all;
 }
 
-// A model with its buffers, ready for one batch shape.
-struct Rig {
-    Parameters p;
-    Arena arena;
-    std::unique_ptr<RWKV4> model;
-    int B, T;
-    DeviceArray<int> tokens, targets, index;
-    DeviceArray<real> scale, total;
-
-    Rig(Shape s, int B, int T, int recompute = 0) : B(B), T(T), tokens(B * T), targets(B * T), index(TokenIndex::ints(B * T)), scale(1), total(1) {
-        p.table = TensorTable(rwkv4_rows, s);
-        model.reset(new RWKV4(p, B, T, recompute));
-        p.plan(arena, true), model->plan(arena);
-        arena.allocate();
-        p.link(), model->link();
-        matmul_init(false);
-    }
-    void set(const std::vector<real> &host) {
-        p.set(host, p.master);
-        round_params(p.params, p.master, p.table.total, 0);
-    }
-    RWKV4::Input input(const std::vector<int> &x, const std::vector<int> &y, int b, int t, const real *in = nullptr, real *out = nullptr, const uint8_t *reset = nullptr) {
-        tokens.set(x), targets.set(y);
-        std::vector<int> host(TokenIndex::ints(B * T)), start;
-        TokenIndex(host.data(), B * T).fill(x.data(), b * t, p.table.s.V, start);
-        index.set(host);
-        return {tokens.p, b, t, in, out, reset};
-    }
-    void forward(const RWKV4::Input &in) { model->forward(in); }
-    // mean loss; gradients of the mean over `count` positions are added
-    double backward(const RWKV4::Input &in, int64_t count, const real *dout = nullptr, real *din = nullptr, double l2wrap = 1e-4) {
-        scale.set({real(1.0 / count)}), total.zero();
-        model->loss(in, targets.p, scale.p, l2wrap, true);
-        loss_sum(total.p, model->head.losses, in.N(), 0);
-        model->backward(in, TokenIndex(index.p, B * T), dout, din);
-        return total.get()[0] / count;
-    }
-    double loss(const RWKV4::Input &in) {
-        model->forward(in);
-        total.zero(), scale.set({1});
-        model->loss(in, targets.p, scale.p, 0, false);
-        loss_sum(total.p, model->head.losses, in.N(), 0);
-        return total.get()[0] / in.N();
-    }
-    std::vector<double> logits(const RWKV4::Input &in) {  // (B,T,V)
-        int V = p.table.s.V, stride = padded_vocab(V);
-        std::vector<floatX> all(in.N() * stride);
-        model->head.forward(model->x_out, model->weight(model->head_w), in.N(), 0);
-        cudaCheck(cudaMemcpy(all.data(), model->head.logits, all.size() * sizeof(floatX), cudaMemcpyDeviceToHost));
-        std::vector<double> z;
-        for (int64_t i = 0; i < in.N(); i++) for (int v = 0; v < V; v++) z.push_back((double)all[i * stride + v]);
-        return z;
-    }
-    void zero_grads() { cudaCheck(cudaMemset(p.grads, 0, p.table.total * sizeof(real))); }
-};
-
-// A reference file: parameters, tokens and what PyTorch says about them.
-struct Reference {
-    TensorFile file;
-    Shape s;
-    int B, T;
-    std::vector<int> x, y;
-    explicit Reference(const char *name) : file(std::string("tests/data/") + name) {
-        auto n = [&](const char *key) { return atoi(file.metadata.at(key).c_str()); };
-        s = {n("V"), n("C"), n("F"), n("L")}, B = n("B"), T = n("T");
-        std::vector<int> t((int64_t)B * (T + 1));
-        file.read("tokens", {B, T + 1}, t.data());
-        for (int b = 0; b < B; b++) for (int i = 0; i < T; i++) x.push_back(t[b * (T + 1) + i]), y.push_back(t[b * (T + 1) + i + 1]);
-    }
-    std::vector<double> get(const std::string &name) const {
-        const TensorView &t = file.get(name);
-        std::vector<double> v(t.count());
-        read_tensor(t, v.data());
-        return v;
-    }
-    // the state (L,5,B,C) in our layout: pp is a natural exponent there, base 2 here
-    std::vector<real> state(const std::string &prefix) const {
-        std::vector<real> all;
-        for (int l = 0; l < s.L; l++)
-            for (const char *part : {"att_x", "ffn_x", "aa", "bb", "pp"}) {
-                std::string name = prefix + "/" + std::to_string(l) + "/" + part;
-                std::vector<double> v = file.find(name) ? get(name) : std::vector<double>((size_t)B * s.C);
-                for (double d : v) all.push_back(part[0] == 'p' ? d / log(2.0) : d);
-            }
-        return all;
-    }
-};
-
-static void check_gradients(const Reference &ref, const Rig &rig, const char *prefix, const std::vector<real> &ours, double tolerance) {
-    for (const Tensor &t : rig.p.table.tensors) {
-        std::vector<double> want = ref.get(prefix + t.name);
-        int64_t at = 0;
-        double error = worst(ours.data() + t.offset, want.data(), t.count, &at);
-        CHECK(error <= tolerance, "%s%s: error %.2e, limit %.2e; worst at element %lld: expected %.8g, got %.8g", prefix, t.name.c_str(), error, tolerance, (long long)at, want[at], (double)ours[t.offset + at]);
-    }
-}
 static void check_states(const Reference &ref, const char *name, const std::vector<real> &ours, bool gradient) {
-    std::vector<real> want = ref.state(name);
+    std::vector<real> want = state_of(ref, name);
     int64_t n = (int64_t)ref.B * ref.s.C;
     for (int i = 0; i < ref.s.L * 5; i++) {
         const real *a = ours.data() + i * n, *w = want.data() + i * n;
@@ -147,22 +28,22 @@ static void check_states(const Reference &ref, const char *name, const std::vect
         CHECK(error <= TOLERANCE, "%s, layer %d, part %d: error %.2e", name, i / 5, i % 5, error);
     }
 }
-static void test_against(const char *name, bool with_state, int recompute) {
+static void test_against(const char *name, bool with_state) {
     Reference ref(name);
-    Rig rig(ref.s, ref.B, ref.T, recompute);
+    Rig<RWKV4> rig(ref.s, ref.B, ref.T);
     rig.set(rig.p.read(ref.file, "param/"));
     rig.zero_grads();
     int64_t n = rig.model->state_count(ref.B);
     DeviceArray<real> in(n), out(n), dout(n), din(n);
-    if (with_state) in.set(ref.state("state_in")), dout.set(ref.state("dstate_out"));
-    RWKV4::Input input = rig.input(ref.x, ref.y, ref.B, ref.T, with_state ? in.p : nullptr, out.p);
+    if (with_state) in.set(state_of(ref, "state_in")), dout.set(state_of(ref, "dstate_out"));
+    ModelInput input = rig.input(ref.x, ref.y, ref.B, ref.T, with_state ? in.p : nullptr, out.p);
     rig.forward(input);
     std::vector<double> z = rig.logits(input), want = ref.get("logits");
     double error = worst(z.data(), want.data(), z.size());
     CHECK(error <= TOLERANCE, "logits: error %.2e", error);
     check_states(ref, "state_out", out.get(), false);
     if (with_state) {  // the reference's gradients are relative to its own exponents: move them to ours
-        std::vector<real> d = ref.state("dstate_out"), o = out.get(), r = ref.state("state_out");
+        std::vector<real> d = state_of(ref, "dstate_out"), o = out.get(), r = state_of(ref, "state_out");
         int64_t m = (int64_t)ref.B * ref.s.C;
         for (int l = 0; l < ref.s.L; l++)
             for (int part : {2, 3}) for (int64_t j = 0; j < m; j++) d[(l * 5 + part) * m + j] *= exp2((double)o[(l * 5 + 4) * m + j] - r[(l * 5 + 4) * m + j]);
@@ -170,39 +51,18 @@ static void test_against(const char *name, bool with_state, int recompute) {
     }
     double loss = rig.backward(input, ref.B * ref.T, with_state ? dout.p : nullptr, with_state ? din.p : nullptr), expected = ref.get("loss")[0];
     CHECK(fabs(loss - expected) <= LOSS_TOLERANCE * expected, "loss %.8f, expected %.8f", loss, expected);
-    check_gradients(ref, rig, "grad/", rig.p.get(rig.p.grads), TOLERANCE);
+    check_tensors(ref, rig.p, "grad/", rig.p.get(rig.p.grads), TOLERANCE);
     if (with_state) check_states(ref, "dstate_in", din.get(), true);
 }
-TEST("rwkv4: logits, loss, final state and every gradient = PyTorch") { test_against("rwkv4_a.safetensors", false, 0); }
-TEST("rwkv4: with an initial state and a gradient into the final state = PyTorch") { test_against("rwkv4_b.safetensors", true, 0); }
+TEST("rwkv4: logits, loss, final state and every gradient = PyTorch") { test_against("rwkv4_a.safetensors", false); }
+TEST("rwkv4: with an initial state and a gradient into the final state = PyTorch") { test_against("rwkv4_b.safetensors", true); }
 
 // ------------------------------------------------------------------------------------------------
 // training steps
 
-TEST("rwkv4: parameters after three AdamW steps with clipping and decay = PyTorch") {
-    if (has_master) SKIP("compared in fp32 and fp64");
-    Reference ref("rwkv4_a.safetensors");
-    Rig rig(ref.s, ref.B, ref.T);
-    Parameters &p = rig.p;
-    p.set(p.read(ref.file, "param/"), p.master);
-    Groups groups;
-    DeviceArray<uint8_t> group(groups.assign(p.table, 0.1));
-    DeviceArray<real> norm(1), partial(busy_blocks());
-    DeviceArray<StepNumbers> numbers(1);
-    RWKV4::Input in = rig.input(ref.x, ref.y, ref.B, ref.T);
-    for (int t = 1; t <= 3; t++) {
-        numbers.set({{real(1e-3), real(1 - pow(0.9, t)), real(1 - pow(0.99, t)), 0, 1}});
-        rig.zero_grads(), rig.forward(in), rig.backward(in, in.N());
-        gradient_norm(norm.p, partial.p, p.grads, p.table.total, numbers.p, 0);
-        double expected = ref.get(format("norm/step_%d", t))[0], got = norm.get()[0];
-        CHECK(fabs(got / expected - 1) <= 10 * TOLERANCE, "norm of step %d: %.8g, expected %.8g", t, got, expected);
-        adamw(p.master, p.params, p.grads, p.m, p.v, group.p, groups, {real(0.9), real(0.99), real(1e-8), 1}, norm.p, numbers.p, p.table.total, 0);
-    }
-    // a gradient near zero may have the other sign in fp32: Adam then moves by up to lr the other way
-    check_gradients(ref, rig, "adam3/", p.get(p.master), sizeof(real) == 8 ? 1e-8 : 1e-4);
-}
+TEST("rwkv4: parameters after three AdamW steps with clipping and decay = PyTorch") { test_adam_steps<RWKV4>("rwkv4_a.safetensors"); }
 TEST("adamw: a gradient norm that is not finite leaves everything as it was") {
-    Rig rig({11, 8, 32, 1}, 1, 3);
+    Rig<RWKV4> rig({11, 8, 32, 1}, 1, 3);
     Parameters &p = rig.p;
     std::vector<real> w = p.initial(1, 1e-3), g(p.table.total, 1), before;
     rig.set(w);
@@ -217,195 +77,25 @@ TEST("adamw: a gradient norm that is not finite leaves everything as it was") {
     CHECK(p.get(p.master) == w && p.get(p.m) == std::vector<real>(p.table.total, 0), "something was changed");
 }
 
-// A random model with strong weights, so that every path matters, and a random batch.
-struct Random : Rig {
-    std::vector<int> x, y;
-    std::vector<real> host;
-    Random(Shape s, int B, int T, int recompute = 0, uint64_t seed = 7) : Rig(s, B, T, recompute), x(B * T), y(B * T), host(p.table.total) {
-        Rng rng{seed, 0, 0};
-        for (const Tensor &t : p.table.tensors) {
-            bool mix = t.name.find("time_mix") != std::string::npos, norm = t.name.find(".ln") != std::string::npos || t.name.find("ln_out") == 0;
-            for (int64_t i = 0; i < t.count; i++)
-                host[t.offset + i] = t.matrix() ? rng.normal() / sqrt((double)t.shape[1]) : mix ? rng.uniform() * 1.2 - 0.1 : norm && t.name.find("weight") != std::string::npos ? 0.5 + rng.uniform() : rng.normal();
-        }
-        for (int &v : x) v = rng.next() % s.V;
-        for (int &v : y) v = rng.next() % s.V;
-        set(host);
-    }
-    RWKV4::Input all(const real *in = nullptr, real *out = nullptr, const uint8_t *reset = nullptr) { return input(x, y, B, T, in, out, reset); }
-    std::vector<real> gradients(const RWKV4::Input &in, int64_t count) {
-        zero_grads(), forward(in), backward(in, count);
-        return p.get(p.grads);
-    }
-    // columns [from, to) of a (B,T) batch
-    std::vector<int> columns(const std::vector<int> &v, int from, int to) {
-        std::vector<int> part;
-        for (int b = 0; b < B; b++) part.insert(part.end(), v.begin() + b * T + from, v.begin() + b * T + to);
-        return part;
-    }
-    void check_same(const std::vector<real> &a, const std::vector<real> &b, double tolerance, const char *what) {
-        for (const Tensor &t : p.table.tensors) {
-            double e = worst(a.data() + t.offset, b.data() + t.offset, t.count);
-            CHECK(e <= tolerance, "%s: %s differs by %.2e, limit %.2e", what, t.name.c_str(), e, tolerance);
-        }
-    }
-};
-
 #ifdef PRECISION_FP64
 TEST("rwkv4: every parameter's gradient = finite differences, at odd shapes") {
-    struct { Shape s; int B, T; } cases[] = {{{7, 6, 10, 2}, 2, 5}, {{5, 3, 7, 3}, 1, 18}, {{5, 8, 16, 1}, 3, 1}};
-    for (auto &c : cases) {
-        Random rig(c.s, c.B, c.T);
-        RWKV4::Input in = rig.all();
-        std::vector<real> g = rig.gradients(in, in.N()), w = rig.host;
-        auto loss = [&] {  // with L2Wrap, whose gradient is that of 0.5e-4 mean (max z)^2
-            rig.p.set(w, rig.p.master);
-            double l = rig.loss(in);
-            std::vector<double> z = rig.logits(in);
-            for (int64_t i = 0; i < in.N(); i++) l += 0.5e-4 / in.N() * pow(*std::max_element(z.begin() + i * c.s.V, z.begin() + (i + 1) * c.s.V), 2);
-            return l;
-        };
-        for (const Tensor &t : rig.p.table.tensors)
-            for (int64_t i = t.offset; i < t.offset + t.count; i++) {
-                double h = 1e-5, keep = w[i];
-                w[i] = keep + h;
-                double up = loss();
-                w[i] = keep - h;
-                double d = (up - loss()) / (2 * h);
-                w[i] = keep;
-                // relu^2 has a kink in its second derivative only; errors are h^2 of the third one, about 1e-8
-                CHECK(fabs(d - g[i]) <= 2e-7 * (1 + fabs(d)), "%s[%lld]: gradient %.10g, difference quotient %.10g", t.name.c_str(), (long long)(i - t.offset), (double)g[i], d);
-            }
-    }
+    test_finite_differences<RWKV4>({7, 6, 10, 2}, 2, 5);
+    test_finite_differences<RWKV4>({5, 3, 7, 3}, 1, 18);
+    test_finite_differences<RWKV4>({5, 8, 16, 1}, 3, 1);
 }
 #endif
 
 // ------------------------------------------------------------------------------------------------
 // properties of the model
 
-TEST("rwkv4: causal: a token changes no logit before it, not by one bit") {
-    Random rig({19, 24, 40, 2}, 2, 33);
-    RWKV4::Input in = rig.all();
-    rig.forward(in);
-    std::vector<double> a = rig.logits(in);
-    int t = 20;
-    rig.x[t] = (rig.x[t] + 1) % 19;
-    in = rig.all();
-    rig.forward(in);
-    std::vector<double> b = rig.logits(in);
-    int V = 19;
-    CHECK(std::equal(a.begin(), a.begin() + t * V, b.begin()), "an earlier position of the sequence changed");
-    CHECK(std::equal(a.begin() + 33 * V, a.end(), b.begin() + 33 * V), "another sequence changed");
-    CHECK(!std::equal(a.begin() + t * V, a.begin() + (t + 1) * V, b.begin() + t * V), "its own position did not change");
-    CHECK(!std::equal(a.begin() + (t + 5) * V, a.begin() + (t + 6) * V, b.begin() + (t + 5) * V), "later positions did not change");
-}
-TEST("rwkv4: a sequence does not depend on the others of its batch") {
-    Random rig({19, 24, 40, 2}, 3, 17);
-    RWKV4::Input in = rig.all();
-    rig.forward(in);
-    std::vector<double> all = rig.logits(in);
-    for (int b = 0; b < 3; b++) {
-        RWKV4::Input one = rig.input({rig.x.begin() + b * 17, rig.x.begin() + (b + 1) * 17}, {rig.y.begin() + b * 17, rig.y.begin() + (b + 1) * 17}, 1, 17);
-        rig.forward(one);
-        std::vector<double> z = rig.logits(one);
-        double e = worst(z.data(), all.data() + b * 17 * 19, z.size());  // cuBLAS may choose another kernel for another shape
-        CHECK(e <= TOLERANCE / 10, "sequence %d alone differs by %.2e", b, e);
-    }
-}
-TEST("rwkv4: GPT mode = RNN mode: parallel logits and state are those of one token at a time") {
-    Random rig({19, 24, 40, 3}, 2, 37);
-    int64_t n = rig.model->state_count(2);
-    DeviceArray<real> whole(n), s0(n), s1(n);
-    RWKV4::Input in = rig.all(nullptr, whole.p);
-    rig.forward(in);
-    std::vector<double> z = rig.logits(in);
-    for (int t = 0; t < 37; t++) {
-        RWKV4::Input step = rig.input(rig.columns(rig.x, t, t + 1), rig.columns(rig.y, t, t + 1), 2, 1, t ? (t % 2 ? s1.p : s0.p) : nullptr, t % 2 ? s0.p : s1.p);
-        rig.forward(step);
-        std::vector<double> one = rig.logits(step);
-        for (int b = 0; b < 2; b++) {
-            double e = worst(one.data() + b * 19, z.data() + (b * 37 + t) * 19, 19);
-            CHECK(e <= TOLERANCE, "logits at t = %d differ by %.2e", t, e);
-        }
-    }
-    double e = worst(s1.get().data(), whole.get().data(), n);  // T is odd: the last state went to s1
-    CHECK(e <= TOLERANCE, "final states differ by %.2e", e);
-}
-TEST("rwkv4: two chunks with the state and its gradient carried = the whole sequence") {
-    for (int cut : {1, 15, 16, 20}) {
-        int T = 33, B = 2;
-        Random rig({19, 24, 40, 2}, B, T);
-        RWKV4::Input in = rig.all();
-        rig.zero_grads(), rig.forward(in);
-        double loss = rig.backward(in, in.N());
-        std::vector<real> whole = rig.p.get(rig.p.grads);
-        int64_t n = rig.model->state_count(B);
-        DeviceArray<real> mid(n), end(n), dmid(n);
-        auto part = [&](int from, int to, const real *a, real *b) { return rig.input(rig.columns(rig.x, from, to), rig.columns(rig.y, from, to), B, to - from, a, b); };
-        rig.zero_grads();
-        rig.forward(part(0, cut, nullptr, mid.p));
-        RWKV4::Input second = part(cut, T, mid.p, end.p);
-        rig.forward(second);
-        double l = rig.backward(second, B * T, nullptr, dmid.p);
-        RWKV4::Input first = part(0, cut, nullptr, mid.p);
-        rig.forward(first);
-        l += rig.backward(first, B * T, dmid.p, nullptr);
-        CHECK(fabs(l - loss) <= LOSS_TOLERANCE * loss, "loss %.8f in chunks, %.8f whole", l, loss);
-        rig.check_same(rig.p.get(rig.p.grads), whole, TOLERANCE, format("cut at %d", cut).c_str());
-    }
-}
-TEST("rwkv4: gradients of two half batches add up to those of the whole batch, L2Wrap included") {
-    int B = 4, T = 9;
-    Random rig({19, 24, 40, 2}, B, T);
-    std::vector<real> whole = rig.gradients(rig.all(), B * T);
-    rig.zero_grads();
-    for (int h = 0; h < 2; h++) {
-        int half = B / 2 * T;
-        RWKV4::Input in = rig.input({rig.x.begin() + h * half, rig.x.begin() + (h + 1) * half}, {rig.y.begin() + h * half, rig.y.begin() + (h + 1) * half}, B / 2, T);
-        rig.forward(in), rig.backward(in, B * T);
-    }
-    rig.check_same(rig.p.get(rig.p.grads), whole, TOLERANCE, "accumulated");
-}
-TEST("rwkv4: recompute changes the memory, not one bit of the gradients") {
-    std::vector<real> g[3];
-    size_t bytes[3];
-    for (int level = 0; level < 3; level++) {
-        Random rig({19, 32, 128, 4}, 2, 33, level);
-        for (auto &[name, n] : rig.arena.groups()) if (name == "activations") bytes[level] = n;
-        g[level] = rig.gradients(rig.all(), 66);
-    }
-    CHECK(g[0] == g[1] && g[0] == g[2], "the gradients differ");
-    CHECK(bytes[1] < 0.85 * bytes[0] && bytes[2] < 0.55 * bytes[0], "activations %zu, %zu, %zu", bytes[0], bytes[1], bytes[2]);
-}
-TEST("rwkv4: with resets, packed documents = each document alone, loss and gradients") {
-    int lengths[] = {7, 1, 16, 13}, T = 37;
-    Random rig({19, 24, 40, 2}, 1, T);
-    std::vector<uint8_t> mask(T);
-    std::vector<real> sum(rig.p.table.total);
-    double losses = 0;
-    rig.zero_grads();
-    for (int i = 0, at = 0; i < 4; at += lengths[i++]) {
-        mask[at] = at > 0;
-        RWKV4::Input in = rig.input(rig.columns(rig.x, at, at + lengths[i]), rig.columns(rig.y, at, at + lengths[i]), 1, lengths[i]);
-        rig.forward(in);
-        losses += rig.backward(in, T);
-    }
-    std::vector<real> alone = rig.p.get(rig.p.grads);
-    DeviceArray<uint8_t> reset(mask);
-    RWKV4::Input in = rig.all(nullptr, nullptr, reset.p);
-    rig.zero_grads(), rig.forward(in);
-    double packed = rig.backward(in, T);
-    CHECK(fabs(packed - losses) <= LOSS_TOLERANCE * losses, "loss %.8f packed, %.8f alone", packed, losses);
-    rig.check_same(rig.p.get(rig.p.grads), alone, TOLERANCE, "packed");
-}
-TEST("rwkv4: the padding of the vocabulary stays zero, in weights and gradients") {
-    Random rig({19, 24, 40, 1}, 2, 5);
-    std::vector<real> g = rig.gradients(rig.all(), 10);
-    for (const char *name : {"emb.weight", "head.weight"}) {
-        const Tensor *t = rig.p.table.find(name);
-        for (int64_t i = t->count; i < 32 * 24; i++) CHECK(g[t->offset + i] == 0, "%s row %lld has a gradient", name, (long long)(i / 24));
-    }
-}
+TEST("rwkv4: causal: a token changes no logit before it, not by one bit") { test_causal<RWKV4>({19, 24, 40, 2}); }
+TEST("rwkv4: a sequence does not depend on the others of its batch") { test_batch_rows<RWKV4>({19, 24, 40, 2}); }
+TEST("rwkv4: GPT mode = RNN mode: parallel logits and state are those of one token at a time") { test_gpt_is_rnn<RWKV4>({19, 24, 40, 3}); }
+TEST("rwkv4: two chunks with the state and its gradient carried = the whole sequence") { test_chunks<RWKV4>({19, 24, 40, 2}); }
+TEST("rwkv4: gradients of two half batches add up to those of the whole batch, L2Wrap included") { test_accumulation<RWKV4>({19, 24, 40, 2}); }
+TEST("rwkv4: recompute changes the memory, not one bit of the gradients") { test_recompute<RWKV4>({19, 32, 128, 4}, 0.85, 0.55); }
+TEST("rwkv4: with resets, packed documents = each document alone, loss and gradients") { test_resets<RWKV4>({19, 24, 40, 2}); }
+TEST("rwkv4: the padding of the vocabulary stays zero, in weights and gradients") { test_padding<RWKV4>({19, 24, 40, 1}); }
 TEST("rwkv4: the initialisation is the official one: vectors exactly, matrices by gain and zeros") {
     TensorFile file("tests/data/rwkv4_init.safetensors");
     Parameters p;
@@ -622,7 +312,8 @@ TEST("rwkv4: logits of a published checkpoint, .pth and .safetensors, also from 
     if (stat(dir, &st)) SKIP("no ../shared/oracle");
     for (const char *model : {"tiny-rwkv-4v0-660K.fp32.pth", "tiny-rwkv-4v0-660K.bf16.safetensors"}) {
         TensorFile file(std::string(dir) + model);
-        Rig rig(RWKV4::shape_of(file), 1, 64);
+        RWKV4::Config config;
+        Rig<RWKV4> rig(RWKV4::shape_of(file, config), 1, 64);
         rig.set(rig.p.read(file));
         bool fp32 = strstr(model, "fp32");
         auto read = [&](const std::string &name, size_t n) {
@@ -636,7 +327,7 @@ TEST("rwkv4: logits of a published checkpoint, .pth and .safetensors, also from 
         std::vector<float> raw = read("tokens.text64.u32.bin", 64);
         memcpy(ids.data(), raw.data(), 256);
         std::vector<float> want = read(fp32 ? "tiny-rwkv-4v0-660K.fp32.text64.logits.f32.bin" : "tiny-rwkv-4v0-660K.bf16.text64.logits.f32.bin", 64 * 256);
-        RWKV4::Input in = rig.input(ids, ids, 1, 64);
+        ModelInput in = rig.input(ids, ids, 1, 64);
         rig.forward(in);
         std::vector<double> z = rig.logits(in);
         double most = 0, limit = has_master ? 0.3 : 1e-4;

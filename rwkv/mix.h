@@ -1,0 +1,177 @@
+/* rwkv/mix.h: LayerNorm, token shift and mixes in one kernel, and relu^2: what the layers of RWKV-4 and RWKV-7 share.
+
+       n_t = LayerNorm(x_t)    out_j,t = mu_j n_t + (1 - mu_j) n_{t-1}    j < M mixes; M = 0: out_0,t = n_t (ln_out)
+
+   RWKV-4 stores mu_j, RWKV-7 stores 1 - mu_j, the weight of the token before (`of_previous`).
+   One block walks rows t of one sequence, thread i holds W channels, n_{t-1} stays in registers; the row before
+   its first is normalised again (a "halo" of one row in ROWS). The residual of the feed-forward layer below can be
+   added on the way in: x + sigmoid(r) kv, so that it costs no pass of its own (RWKV-4).
+   n_{-1} is the state (0 at the start of a sequence); a document's first token (reset) sees 0.
+   defines: MixArgs, mix_forward, mix_backward, mix_blocks, elementwise, relu2_forward_kernel, relu2_backward_kernel */
+#pragma once
+#include "norm.h"
+
+constexpr int MAX_MIXES = 6;
+struct MixArgs {
+    const floatX *x;                  // (B,T,C) residual stream
+    const floatX *r, *kv;             // (B,T,C) or null: the norm sees x + sigmoid(r) kv
+    floatX *x_out;                    // (B,T,C) where that sum goes, another buffer than x: halos read x
+    floatX *out[MAX_MIXES];           // (B,T,C) each
+    const real *mu[MAX_MIXES];        // (C)
+    const real *w, *b;                // (C) of the LayerNorm
+    real *mean, *rstd;                // (B,T) kept for backward
+    const real *state_in;             // (B,C) n of the token before, or null
+    real *state_out;                  // (B,C) n of the last token, or null
+    const uint8_t *reset;             // (B,T) nonzero: a document starts here; or null
+    int T, C, rows;                   // rows: how many t a block walks
+    bool of_previous;                 // mu holds 1 - mu_j
+};
+// mu_j of W channels
+template<int W> __device__ inline Vec<W> mix_weight(const real *mu, bool of_previous) { return of_previous ? real(1) - load<W>(mu) : load<W>(mu); }
+template<int W> struct MixRow { Vec<W> x, n; Stats s; };
+template<int W> __device__ inline MixRow<W> mix_row(const MixArgs &a, int64_t row, int c, bool inside, BlockRoom &room, int &turn) {
+    MixRow<W> m;
+    m.x = 0;
+    if (inside) {
+        m.x = load<W>(a.x + row * a.C + c);
+        if (a.kv) m.x = round_to_floatX(m.x + sigmoid(load<W>(a.r + row * a.C + c)) * load<W>(a.kv + row * a.C + c));
+    }
+    m.s = row_stats(m.x, inside, a.C, room, turn);
+    if (inside) m.n = (m.x - m.s.mean) * m.s.rstd * load<W>(a.w + c) + load<W>(a.b + c);
+    return m;
+}
+template<int W, int M> __global__ void mix_forward_kernel(MixArgs a) {
+    __shared__ BlockRoom room;
+    int turn = 0, c = threadIdx.x * W, b = blockIdx.y, start = blockIdx.x * a.rows, end = min(start + a.rows, a.T);
+    bool inside = c < a.C;
+    Vec<W> before = 0;
+    if (M && start) before = mix_row<W>(a, (int64_t)b * a.T + start - 1, c, inside, room, turn).n;
+    else if (M && inside && a.state_in) before = load<W>(a.state_in + (int64_t)b * a.C + c);
+    for (int t = start; t < end; t++) {
+        int64_t row = (int64_t)b * a.T + t;
+        MixRow<W> m = mix_row<W>(a, row, c, inside, room, turn);
+        if (threadIdx.x == 0) a.mean[row] = m.s.mean, a.rstd[row] = m.s.rstd;
+        if (!inside) continue;
+        if (a.kv) store(a.x_out + row * a.C + c, m.x);
+        if (M && a.reset && a.reset[row]) before = 0;
+        if (M == 0) store(a.out[0] + row * a.C + c, m.n);
+#pragma unroll
+        for (int j = 0; j < M; j++) store(a.out[j] + row * a.C + c, before + mix_weight<W>(a.mu[j] + c, a.of_previous) * (m.n - before));
+        before = m.n;
+    }
+    if (end == a.T && inside && a.state_out) store(a.state_out + (int64_t)b * a.C + c, before);
+}
+
+// Backward, from the last row of a block to its first, so that what n_t gives to row t+1 arrives in registers:
+//
+//   dn_t = sum_j mu_j dout_j,t + sum_j (1 - mu_j) dout_j,t+1      dmu_j += dout_j,t (n_t - n_{t-1})
+//   dx_t += LayerNorm backward of dn_t
+//
+// n is made again from x and the kept statistics. dmu, dw, db leave as one partial row per block.
+struct MixBackwardArgs {
+    floatX *dx;                       // (B,T,C): dx = (add ? dx : 0) + ...
+    bool add;
+    const floatX *dout[MAX_MIXES], *x;
+    const real *mu[MAX_MIXES], *w, *b, *mean, *rstd;
+    const real *state_in, *dstate_out;   // (B,C) or null
+    real *dstate_in;                     // (B,C) or null
+    const uint8_t *reset;
+    real *partial;                    // (blocks, M + 2, C): dmu_0 .., dw, db
+    int T, C, rows;
+    bool of_previous;
+};
+template<int W, int M> __global__ void mix_backward_kernel(MixBackwardArgs a) {
+    __shared__ BlockRoom room;
+    int turn = 0, c = threadIdx.x * W, b = blockIdx.y, start = blockIdx.x * a.rows, end = min(start + a.rows, a.T);
+    bool inside = c < a.C;
+    constexpr bool KEEP = M * W <= 24;  // mu in registers; six mixes of 8 channels would leave room for blocks of 256 threads only (C = 2048)
+    Vec<W> kept[KEEP ? M + 1 : 1], dmu[M + 1], dw = 0, db = 0, weight = 0, bias = 0, later = 0;
+    auto read_mu = [&](int j) { return inside ? mix_weight<W>(a.mu[j] + c, a.of_previous) : Vec<W>(0); };
+    auto mu = [&](int j) { return KEEP ? kept[KEEP ? j : 0] : read_mu(j); };
+#pragma unroll
+    for (int j = 0; j < M; j++) {
+        dmu[j] = 0;
+        if (KEEP) kept[KEEP ? j : 0] = read_mu(j);
+    }
+    if (inside) weight = load<W>(a.w + c), bias = load<W>(a.b + c);
+    auto normed = [&](int64_t row) { return inside ? (load<W>(a.x + row * a.C + c) - a.mean[row]) * a.rstd[row] : Vec<W>(0); };
+    int64_t row = (int64_t)b * a.T + end;  // later: what row `end` sends back to row end - 1
+    if (M && inside && end == a.T && a.dstate_out) later = load<W>(a.dstate_out + (int64_t)b * a.C + c);
+    if (M && inside && end < a.T && !(a.reset && a.reset[row]))
+#pragma unroll
+        for (int j = 0; j < M; j++) later += (real(1) - mu(j)) * load<W>(a.dout[j] + row * a.C + c);
+    Vec<W> xh = normed(row - 1);
+    for (int t = end - 1; t >= start; t--) {
+        row = (int64_t)b * a.T + t;
+        bool first = a.reset && a.reset[row];
+        Vec<W> xh_before = t ? normed(row - 1) : Vec<W>(0), before = 0, dn = later;
+        if (inside && !first) {
+            if (t) before = xh_before * weight + bias;
+            else if (a.state_in) before = load<W>(a.state_in + (int64_t)b * a.C + c);
+        }
+        later = 0;
+        if (M == 0 && inside) dn = load<W>(a.dout[0] + row * a.C + c);
+#pragma unroll
+        for (int j = 0; j < M; j++) {
+            Vec<W> d = inside ? load<W>(a.dout[j] + row * a.C + c) : Vec<W>(0);
+            Vec<W> m = mu(j);
+            dn += m * d;
+            if (!first) later += (real(1) - m) * d;
+            dmu[j] += d * (xh * weight + bias - before);
+        }
+        dw += dn * xh, db += dn;
+        Vec<W> dx = norm_backward_row(dn * weight, xh, a.rstd[row], inside, a.C, room, turn);
+        if (inside) store(a.dx + row * a.C + c, a.add ? load<W>(a.dx + row * a.C + c) + dx : dx);
+        xh = xh_before;
+    }
+    if (!inside) return;
+    if (M && start == 0 && a.dstate_in) store(a.dstate_in + (int64_t)b * a.C + c, later);
+    real *p = a.partial + ((int64_t)b * gridDim.x + blockIdx.x) * (M + 2) * a.C + c;
+#pragma unroll
+    for (int j = 0; j < M; j++) store(p + j * a.C, a.of_previous ? real(-1) * dmu[j] : dmu[j]);
+    store(p + M * a.C, dw), store(p + (M + 1) * a.C, db);
+}
+
+// Rows per block: enough blocks to fill the device, at least 8 rows so that the halo stays small.
+inline int mix_rows(int B, int T) { return std::min(T, std::max(8, ceil_div((int64_t)B * T, busy_blocks()))); }
+inline int mix_blocks(int B, int T) { return B * ceil_div(T, mix_rows(B, T)); }
+
+template<int M> void mix_forward(MixArgs a, int B, cudaStream_t stream) {
+    int width = channel_width(a.C), threads = row_threads(a.C, width);
+    a.rows = mix_rows(B, a.T);
+    dispatch_width(width, [&](auto W) {
+        mix_forward_kernel<W.value, M><<<dim3(ceil_div(a.T, a.rows), B), threads, 0, stream>>>(a);
+    });
+    launchCheck();
+}
+template<int M> void mix_backward(MixBackwardArgs a, int B, const SumTargets &grads, cudaStream_t stream) {
+    int width = channel_width(a.C), threads = row_threads(a.C, width);
+    a.rows = mix_rows(B, a.T);
+    dispatch_width(width, [&](auto W) {
+        mix_backward_kernel<W.value, M><<<dim3(ceil_div(a.T, a.rows), B), threads, 0, stream>>>(a);
+    });
+    launchCheck();
+    column_sums(grads, a.partial, mix_blocks(B, a.T), M + 2, a.C, stream);
+}
+
+// ------------------------------------------------------------------------------------------------
+// relu^2, and kernels with one element of everything per place
+
+// Calls launch(W, blocks, threads) for a kernel with W elements per thread
+template<class F> inline void elementwise(int64_t n, F launch) {
+    int width = channel_width(n, ELEMENT_WIDTH);
+    dispatch_width<ELEMENT_WIDTH>(width, [&](auto W) { launch(W, ceil_div(n, 256 * (int64_t)width), 256); });
+    launchCheck();
+}
+// s = relu(k)^2 in place: only s is kept, because relu(k) = sqrt(s) is all that backward needs
+template<int W> __global__ void relu2_forward_kernel(floatX *k, int64_t n) {
+    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W;
+    if (i >= n) return;
+    Vec<W> x = relu(load<W>(k + i));
+    store(k + i, x * x);
+}
+// dk = ds * 2 sqrt(s), over ds
+template<int W> __global__ void relu2_backward_kernel(floatX *ds, const floatX *s, int64_t n) {
+    int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W;
+    if (i < n) store(ds + i, load<W>(ds + i) * real(2) * sqrtv(load<W>(s + i)));
+}
