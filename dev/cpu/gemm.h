@@ -9,6 +9,7 @@
    2. It can only do that with A and B in first-level cache and in the order in which it reads them.
       pack_a() and pack_b() copy them there, 16-bit numbers becoming fp32 on the way, KC values of k at a time:
           A  [k block][panel of MR rows][k][row]       B  [k block][column][k]
+      A B of fp32 or fp64 whose k are adjacent in memory is in order already and is read where it lies.
    3. A tile of MT x NT of D is one work item. Its sums stay in second-level cache over all blocks of k;
       finish() scales, adds C, calls the epilogue and rounds. Packing is done once, before, by all threads;
       when D is so narrow that no packed A would be used twice, each tile packs its own A where it needs it.
@@ -211,8 +212,8 @@ template<class F> CUDA_CPU_INLINE void put_sum(F *s, vec<F> x, bool add) {
     if (add) load<F>(before, s), x = before + x;
     store<F>(s, x);
 }
-// s (V vectors x N columns, MT apart) = or += a panel of A times N columns of B
-template<class F, int V, int N> void micro(F *s, const F *a, const F *b, long kc, bool add) {
+// s (V vectors x N columns, MT apart) = or += a panel of A times N columns of B, `next` apart
+template<class F, int V, int N> void micro(F *s, const F *a, const F *b, long next, long kc, bool add) {
     constexpr int L = Lanes<F>::N;
     vec<F> x[N][V] = {}, p[V];
     for (long k = 0; k < kc; k++, a += Lanes<F>::MR, b++) {
@@ -220,7 +221,7 @@ template<class F, int V, int N> void micro(F *s, const F *a, const F *b, long kc
         for (int v = 0; v < V; v++) load<F>(p[v], a + v * L);
 #pragma GCC unroll 16
         for (int j = 0; j < N; j++) {
-            F q = b[j * KC];
+            F q = b[j * next];
 #pragma GCC unroll 4
             for (int v = 0; v < V; v++) multiply_add<F>(x[j][v], p[v], q);
         }
@@ -231,10 +232,10 @@ template<class F, int V, int N> void micro(F *s, const F *a, const F *b, long kc
         for (int v = 0; v < V; v++) put_sum<F>(s + j * MT + v * L, x[j][v], add);
 }
 // At the edges of a matrix there are fewer vectors and columns: a kernel for each, so that nothing is computed in vain.
-template<class F, int V = MV, int N = NR> void micro(F *s, const F *a, const F *b, long kc, bool add, int vectors, int columns) {
-    if constexpr (V > 1) if (vectors < V) return micro<F, V - 1, N>(s, a, b, kc, add, vectors, columns);
-    if constexpr (N > 1) if (columns < N) return micro<F, V, N - 1>(s, a, b, kc, add, vectors, columns);
-    micro<F, V, N>(s, a, b, kc, add);
+template<class F, int V = MV, int N = NR> void micro(F *s, const F *a, const F *b, long next, long kc, bool add, int vectors, int columns) {
+    if constexpr (V > 1) if (vectors < V) return micro<F, V - 1, N>(s, a, b, next, kc, add, vectors, columns);
+    if constexpr (N > 1) if (columns < N) return micro<F, V, N - 1>(s, a, b, next, kc, add, vectors, columns);
+    micro<F, V, N>(s, a, b, next, kc, add);
 }
 // Rows of A^T, whose k are adjacent in memory, times C columns of packed B (blocks of k `next` apart); s as in micro().
 // Every multiply-add waits 4 cycles for the one before it: too slow for one column of 16-bit numbers, so P = 2 sums.
@@ -340,14 +341,14 @@ template<class F, class T> void gemm(const Gemm &g) {
     long mt = MT, nt = NT;
     while (ceil_div(pm, mt) * ceil_div(pn, nt) * pb < 4 * threads() && least(mt, pm) * least(nt, pn) * depth > 1 << 19 && (mt > MR || nt > NR))
         if (nt > NR && (mt <= MR || least(nt, pn) >= least(mt, pm))) nt /= 2; else mt /= 2;
-    const bool pack_first = pn > nt, few = g.ta && g.n <= GEMV, tiny = g.m * g.n * g.batches * depth < 1 << 16;  // 2 us
-    const long panels = ceil_div(pm, MR), na = pack_first ? pb * blocks * panels * MR * KC : 0, nb = pb * blocks * pn * KC;
+    const bool pack_first = pn > nt, few = g.ta && g.n <= GEMV, in_order = std::is_same_v<F, T> && !g.tb && !few, tiny = g.m * g.n * g.batches * depth < 1 << 16;  // 2 us
+    const long panels = ceil_div(pm, MR), na = pack_first ? pb * blocks * panels * MR * KC : 0, nb = in_order ? 0 : pb * blocks * pn * KC;
     F *packed_a = (F *)scratch(0, (na + nb) * sizeof(F)), *packed_b = packed_a + na;
 
     for (long p0 = 0; p0 < g.batches; p0 += pb) for (long i0 = 0; i0 < g.m; i0 += pm) for (long j0 = 0; j0 < g.n; j0 += pn) {
         const long batches = least(pb, g.batches - p0), m = least(pm, g.m - i0), n = least(pn, g.n - j0);
         const bool same_a = j0 > 0;  // still packed
-        const long ai = pack_first && !same_a ? ceil_div(m, MT) : 0, bi = ceil_div(n, NT);
+        const long ai = pack_first && !same_a ? ceil_div(m, MT) : 0, bi = in_order ? 0 : ceil_div(n, NT);
         each(batches * blocks * (ai + bi), tiny, [&](long t) {
             long batch = t / (ai + bi) / blocks, q = t / (ai + bi) % blocks, x = t % (ai + bi), kc = least(KC, depth - q * KC);
             if (x < ai) pack_a(packed_a + ((batch * blocks + q) * panels * MR + x * MT) * KC, g, a + (p0 + batch) * g.sa, i0 + x * MT, q * KC, least(MT, m - x * MT), kc);
@@ -362,11 +363,13 @@ template<class F, class T> void gemm(const Gemm &g) {
             else for (long q = 0; q < blocks; q++) {
                 const long kc = least(KC, depth - q * KC);
                 const F *bp = packed_b + ((batch * blocks + q) * pn + j) * KC, *ap = own;
+                const long next = in_order ? g.ldb : KC;
+                if (in_order) bp = (const F *)b + (p0 + batch) * g.sb + (j0 + j) * g.ldb + q * KC;
                 const T *from = a + (p0 + batch) * g.sa;
                 if (pack_first) ap = packed_a + ((batch * blocks + q) * panels * MR + i) * KC;
                 else pack_a(own, g, from, i0 + i, q * KC, rows, kc);
                 for (long y = 0; y < columns; y += NR) for (long x = 0; x < rows; x += MR)
-                    micro(s + y * MT + x, ap + x * KC, bp + y * KC, kc, q > 0, (int)ceil_div(least(MR, rows - x), N), (int)least(NR, columns - y));
+                    micro(s + y * MT + x, ap + x * KC, bp + y * next, next, kc, q > 0, (int)ceil_div(least(MR, rows - x), N), (int)least(NR, columns - y));
             }
             if constexpr (sizeof(T) == 2) if (g.out == F32) return finish<F, F>(g, s, p0 + batch, i0 + i, j0 + j, rows, columns);
             finish<F, T>(g, s, p0 + batch, i0 + i, j0 + j, rows, columns);
