@@ -11,8 +11,8 @@ texts         tinyshakespeare   1.1 MB  Shakespeare's plays, one file
               enwik8            100 MB  the start of the English Wikipedia of 2006, with its markup
               simplebooks-92    400 MB  books in simple English
               wikitext-103      540 MB  good and featured articles of the English Wikipedia (CC BY-SA)
-vocabularies  world                     RWKV World, for RWKV-5 to 7
-              neox                      GPT-NeoX 20B, for RWKV-4 Pile
+vocabularies  world                     RWKV World, for RWKV-5 to 7 and RWKV-4 World
+              neox                      GPT-NeoX 20B, for the Pile models of RWKV-4 and 7
               gpt2                      GPT-2
 END
 }
@@ -79,10 +79,10 @@ wikitext-103)
     next "./prepare data/wikitext-103.txt --tokenizer char --keep 'a-zA-Z \\n.,' --val 0.01 --out data/wikitext" ;;
 world)
     fetch data/rwkv_vocab_v20230424.txt e6dee3d4e31b4d5c40ac99508ac6c701ceef4bed681bf2167ce9a908552bca89 $github/BlinkDL/RWKV-LM/main/RWKV-v7/rwkv_vocab_v20230424.txt
-    next ./prepare TEXT.txt --tokenizer world --out data/NAME ;;
+    next "./run_rwkv generate --model MODEL.pth finds it here; to train: ./prepare TEXT.txt --tokenizer world --out data/NAME" ;;
 neox)
     fetch data/20B_tokenizer.json 56ac4821e129d2c520fdaba60abd920fa852ada51b45c0dd52bbb6bd8c985ade $github/BlinkDL/ChatRWKV/main/20B_tokenizer.json
-    next ./prepare TEXT.txt --tokenizer neox --out data/NAME ;;
+    next "./run_rwkv generate --model MODEL.pth finds it here; to train: ./prepare TEXT.txt --tokenizer neox --out data/NAME" ;;
 gpt2)
     fetch data/gpt2/encoder.json 196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783 https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/encoder.json
     fetch data/gpt2/vocab.bpe 1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5 https://openaipublic.blob.core.windows.net/gpt-2/encodings/main/vocab.bpe

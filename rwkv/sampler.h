@@ -1,23 +1,30 @@
-/* rwkv/sampler.h: from logits to the next token.
+/* rwkv/sampler.h: from logits to the next token. A step, in this order, which is ChatRWKV's:
 
-   p = softmax(logits). A token stays if it passes every filter, each of them judged on p itself:
-       top_p   p >= p of the token at which the sum, in falling order, reaches top_p   (ties with it stay;
-               0 leaves the likeliest, 1 or more filters nothing)
-       top_k   it is one of the k likeliest; of equal ones the lower token stays       (0 filters nothing)
-       min_p   p >= min_p max(p)
-       top_a   p >= top_a max(p)^2    (RWKV-1's rule, there with 0.02)
-   The temperature comes last, as in ChatRWKV: those left are drawn in proportion to p^(1/temperature).
-   temperature 0 takes the likeliest token, of equal ones the lowest.
-   defines: Sampler, Candidate, candidates, sample_token */
+   1. Tokens that were generated before are penalised:  logit -= presence + frequency count   (Occurrences)
+   2. p = softmax(logits). A token stays if it passes every filter, each of them judged on this p:
+          top_p   p >= p of the token at which the sum, in falling order, reaches top_p   (ties with it stay;
+                  0 leaves the likeliest, 1 or more filters nothing)
+          top_k   it is one of the k likeliest; of equal ones the lower token stays       (0 filters nothing)
+          min_p   p >= min_p max(p)
+          top_a   p >= top_a max(p)^2    (RWKV-1's rule, there with 0.02)
+   3. The temperature comes last: those left are drawn in proportion to p^(1/temperature).
+      temperature 0 takes the likeliest token, of equal ones the lowest, whatever the filters.
+   4. All counts are multiplied by decay, then the drawn token's grows by 1 (blanks and digits: 0, they repeat by
+      right; but they are remembered, and so pay `presence`).
+
+   defines: Sampler, Candidate, candidates, sample_token, Occurrences */
 #pragma once
 #include "check.h"
 #include "rng.h"
 #include <algorithm>
+#include <string_view>
+#include <unordered_map>
 
 struct Sampler {
     double temperature = 1, top_p = 1;
     int64_t top_k = 0;
     double min_p = 0, top_a = 0;
+    double presence = 0, frequency = 0, decay = 1;
 };
 struct Candidate { int64_t token; double p; };  // p: first the model's probability, in the end the one it is drawn with
 
@@ -71,3 +78,18 @@ inline int64_t sample_token(const Sampler &s, const float *logits, int64_t V, Rn
     for (const Candidate &a : c) if (u < (sum += a.p)) return a.token;
     return c.back().token;  // u above the rounded sum, 1 - 1e-16 or so
 }
+
+// The tokens of a text that is being generated, for the penalties
+struct Occurrences {
+    std::unordered_map<int64_t, double> counts;
+
+    void penalise(const Sampler &s, float *logits, int64_t V) const {
+        if (s.presence == 0 && s.frequency == 0) return;
+        for (auto &[token, count] : counts) if (token < V) logits[token] -= (float)(s.presence + s.frequency * count);
+    }
+    // bytes: of the token
+    void add(const Sampler &s, int64_t token, std::string_view bytes) {
+        for (auto &[other, count] : counts) count *= s.decay;
+        counts[token] += std::string_view(" \t0123456789").find(bytes) == std::string_view::npos;  // a part of it, or nothing: 0
+    }
+};

@@ -2,38 +2,14 @@
    tests/data/edge.pth and edge.json come from dev/reference/pth_edge.py. */
 #pragma once
 #include "../rwkv/checkpoint.h"
-#include "test.h"
-#include <csignal>
+#include "../rwkv/pth_write.h"
+#include "scratch.h"
 #include <cmath>
-#include <filesystem>
-#include <fstream>
-#include <random>
 #include <sys/ptrace.h>
-#include <sys/resource.h>
-#include <sys/wait.h>
 
 // ------------------------------------------------------------------------------------------------
 // helpers
 
-struct ScratchDir {  // in memory where there is such a place: fsync is then free
-    std::string path;
-    ScratchDir() {
-        char name[] = "/dev/shm/rwkv_test_XXXXXX", fallback[] = "/tmp/rwkv_test_XXXXXX";
-        const char *made = mkdtemp(name);
-        if (!made) made = mkdtemp(fallback);
-        if (!made) throw TestSkip{"no place for temporary files"};
-        path = made;
-    }
-    ~ScratchDir() { std::error_code e; std::filesystem::remove_all(path, e); }
-    std::string operator/(const std::string &name) const { return path + "/" + name; }
-};
-inline std::string file_bytes(const std::string &path) {
-    std::ifstream f(path, std::ios::binary);
-    return std::string(std::istreambuf_iterator<char>(f), {});
-}
-inline void put_file(const std::string &path, const std::string &bytes) { std::ofstream(path, std::ios::binary) << bytes; }
-inline bool file_exists(const std::string &path) { return access(path.c_str(), F_OK) == 0; }
-template<class T> std::string le(T v, int bytes = sizeof(T)) { return std::string((const char *)&v, bytes); }
 inline std::string row_major(const TensorView &t) {  // without read_tensor's shortcuts: one index after the other
     std::string out;
     int64_t size = dtype_size(t.dtype);
@@ -468,39 +444,6 @@ inline bool use_file(const std::string &bytes) {
     }
     return read;
 }
-inline void mutate(std::string &s, std::mt19937_64 &random) {
-    static const uint64_t lengths[] = {0, 1, 2, 8, 0x7f, 0x80, 0xff, 0xffff, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, 1ull << 62, INT64_MAX, 1ull << 63, ~0ull};
-    for (int n = random() % 2 ? 1 : 1 + random() % 4; n && !s.empty(); n--) {
-        size_t at = random() % s.size(), other = random() % s.size(), count = std::min<size_t>(1 + random() % 16, s.size() - std::max(at, other));
-        switch (random() % 8) {
-            case 0: case 1: s[at] ^= 1 << random() % 8; break;
-            case 2: s[at] = (char)random(); break;
-            case 3: s.resize(at); break;
-            case 4: s.insert(at, s.substr(other, count)); break;
-            case 5: s.erase(at, count); break;
-            case 6: s.replace(at, count, s.substr(other, count)); break;
-            case 7: {  // a length, an offset or a digit
-                if (s[at] >= '0' && s[at] <= '9') { s.replace(at, 1, std::to_string((long long)lengths[random() % 16])); break; }
-                std::string v = le(lengths[random() % 16], 1 << random() % 4);
-                s.replace(at, v.size(), v);
-            }
-        }
-    }
-}
-struct MemoryLimit {  // address space: no more than 256 MiB above what is mapped now; sanitizers need more, and have limits of their own
-    rlimit before;
-    MemoryLimit() {
-        getrlimit(RLIMIT_AS, &before);
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-        rlimit r = before;
-        long pages = 0;
-        std::ifstream("/proc/self/statm") >> pages;
-        r.rlim_cur = pages * sysconf(_SC_PAGESIZE) + (256 << 20);
-        if (pages) setrlimit(RLIMIT_AS, &r);
-#endif
-    }
-    ~MemoryLimit() { setrlimit(RLIMIT_AS, &before); }
-};
 TEST("files: 10,000 mutated files are read or refused with a sentence, never more") {
     std::mt19937_64 random(20240520);
     ScratchDir dir;
@@ -524,28 +467,68 @@ TEST("files: 10,000 mutated files are read or refused with a sentence, never mor
 }
 
 // ------------------------------------------------------------------------------------------------
-// writing
+// writing .pth (what torch.load makes of it was tried by hand with PyTorch 1.13, also beyond 4 GiB)
 
-// Runs body in a child in which files cannot grow beyond n bytes: like a full disk. The child's exit code, 0 if body was true.
-template<class Body> int with_file_limit(size_t n, Body body) {
-    fflush(stdout);
-    pid_t child = fork();
-    if (child == 0) {
-        signal(SIGXFSZ, SIG_IGN);
-        rlimit r = {n, n};
-        setrlimit(RLIMIT_FSIZE, &r);
-        bool ok = false;
-        try { ok = body(); } catch (const std::exception &e) { fprintf(stderr, "%s\n", e.what()); }
-        _exit(ok ? 0 : 1);
+inline void check_same(const TensorFile &a, const TensorFile &b) {
+    CHECK(a.tensors.size() == b.tensors.size(), "%zu tensors, %zu", a.tensors.size(), b.tensors.size());
+    for (const TensorView &t : a.tensors) {
+        const TensorView &u = b.get(t.name);
+        CHECK(t.dtype == u.dtype && t.shape == u.shape && row_major(t) == row_major(u), "%s has changed", t.name.c_str());
     }
-    int status = -1;
-    waitpid(child, &status, 0);
-    return status;
 }
-template<class Body> bool says(const char *words, Body body) {
-    try { body(); } catch (const Error &e) { return strstr(e.what(), words); }
-    return false;
+TEST("pth_write: everything torch.save can do goes .pth -> .safetensors -> .pth -> .safetensors bit by bit") {
+    ScratchDir dir;
+    TensorFile edge("tests/data/edge.pth");
+    write_safetensors(dir / "1.safetensors", {}, edge.tensors);
+    TensorFile one(dir / "1.safetensors");
+    write_pth(dir / "2.pth", one.tensors);
+    TensorFile two(dir / "2.pth");
+    CHECK(two.verify(), "no checksums");
+    check_same(edge, two);
+    write_safetensors(dir / "3.safetensors", {}, two.tensors);
+    CHECK(file_bytes(dir / "1.safetensors") == file_bytes(dir / "3.safetensors"), "the second .safetensors is another one");
+    write_pth(dir / "4.pth", edge.tensors);  // views with offsets and strides, tied storages
+    write_pth(dir / "5.pth", edge.tensors);
+    check_same(edge, TensorFile(dir / "4.pth"));
+    CHECK(file_bytes(dir / "4.pth") == file_bytes(dir / "5.pth"), "written twice, two different files");
+    write_pth(dir / "none.pth", {});
+    CHECK(TensorFile(dir / "none.pth").tensors.empty(), "tensors from nowhere");
 }
+TEST("pth_write: zip64 fields, 70,000 tensors, every entry at a multiple of 64, numbers beyond 32 bits") {
+    ScratchDir dir;
+    TensorFile edge("tests/data/edge.pth");
+    for (uint64_t most : {1, 60, 3000, 30000}) {
+        write_pth(dir / "z.pth", edge.tensors, own_bytes(), most);
+        TensorFile z(dir / "z.pth");
+        check_same(edge, z);
+        CHECK(z.verify(), "no checksums");
+    }
+    std::string s = file_bytes(dir / "z.pth");
+    TensorFile z(dir / "z.pth");
+    Zip zip(z);
+    for (auto &e : zip.entries) {
+        uint64_t at = e.second.header + 30 + load_as<uint16_t>(s.data() + e.second.header + 26) + load_as<uint16_t>(s.data() + e.second.header + 28);
+        CHECK(at % 64 == 0, "%s begins at %llu", e.first.c_str(), (unsigned long long)at);
+    }
+    float x = 3;
+    std::vector<TensorView> many;
+    for (int i = 0; i < 70000; i++) many.push_back({std::to_string(i), DType::F32, {1}, &x});
+    write_pth(dir / "many.pth", many);
+    CHECK(TensorFile(dir / "many.pth").tensors.size() == 70000, "some are missing");
+    CHECK(pickle_int(1ll << 40) == std::string("\x8a\x08") + le<int64_t>(1ll << 40) && pickle_int(-1) == "J" + le<int32_t>(-1), "a number in the pickle");
+}
+TEST("pth_write: two tensors of one name and a full disk are sentences; the old file stays") {
+    ScratchDir dir;
+    std::vector<float> x(2000, 1.0f);
+    write_pth(dir / "x.pth", {{"a", DType::F32, {5}, x.data()}});
+    std::string before = file_bytes(dir / "x.pth");
+    CHECK_ERROR(write_pth(dir / "x.pth", {{"a", DType::F32, {5}, x.data()}, {"a", DType::F32, {5}, x.data()}}), "two tensors of the name a");
+    CHECK(with_file_limit(4000, [&] { return says("File too large", [&] { write_pth(dir / "x.pth", {{"a", DType::F32, {2000}, x.data()}}); }); }) == 0, "no such sentence");
+    CHECK(file_bytes(dir / "x.pth") == before && !file_exists(dir / "x.pth.tmp"), "the old file has changed, or a temporary one is there");
+}
+
+// ------------------------------------------------------------------------------------------------
+// writing
 
 TEST("files: on a full disk the old file stays, no temporary does, and a sentence says it") {
     ScratchDir dir;
