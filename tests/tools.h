@@ -66,6 +66,103 @@ TEST("plot: braille where the locale is UTF-8, ASCII elsewhere, never wider than
         CHECK(column <= 80 + folder.path.size(), "a line is wider than 80 columns");  // the legend names the file
     }
 }
+// A log as rwkv/log.h writes it: `steps` steps of 64 tokens and 10 ms, the loss loss(step), every tenth step validated at loss + 1.
+template<class Loss> std::string made_log(int steps, const char *options, const char *hash, Loss loss) {
+    std::string s = format("{\"program\":\"x\",%s,\"run\":{\"model\":\"M\",\"shape\":\"L1\",\"precision\":\"fp32\",\"device\":\"d\",\"tokenizer\":\"char\",\"tokenizer_hash\":\"%s\",\"parameters\":1234567,\"memory\":2500000}}\n", options, hash);
+    for (int i = 1; i <= steps; i++) {
+        s += format("{\"step\":%d,\"tokens\":%d,\"loss\":%.9g,\"lr\":0.1,\"grad_norm\":1,\"ms\":10,\"tok_per_s\":6400}\n", i, 64 * i, (double)loss(i));
+        if (i % 10 == 0) s += format("{\"step\":%d,\"val_loss\":%.9g,\"bits_per_byte\":2.5}\n", i, loss(i) + 1.0);
+    }
+    return s + format("{\"step\":%d,\"sample\":\"if a < b && \\\"c\\\"\\nthen <script>\"}\n", steps);
+}
+static std::string text_between(const std::string &s, const std::string &from, const std::string &to) {
+    size_t i = s.find(from), j = i == s.npos ? i : s.find(to, i + from.size());
+    return j == s.npos ? "" : s.substr(i + from.size(), j - i - from.size());
+}
+TEST("plot: runs under one name become their mean and standard deviation, at the steps that all have") {
+    LogFolder folder;
+    write_text(folder("a.jsonl"), made_log(40, "\"seed\":\"1\",\"lr\":\"0.1\"", "1", [](int i) { return 4 - 0.05 * i; }));
+    write_text(folder("b.jsonl"), made_log(20, "\"seed\":\"2\",\"lr\":\"0.1\"", "1", [](int i) { return 6 - 0.05 * i; }));
+    for (const char *axis : {"steps", "seconds"}) {
+        Ran r = run_tool("plot", "One: " + folder("a.jsonl") + " Two: " + folder("a.jsonl") + " " + folder("b.jsonl") + " --smooth 0 --x " + axis + " --out " + folder("o.svg") + " --markdown " + folder("o.md"));
+        CHECK(r.rc == 0, "%s", r.said.c_str());
+        std::string s = text_of(folder("o.svg")), md = text_of(folder("o.md"));
+        CHECK(s.find("One: train 2.000, val 3.000<") != s.npos && s.find("Two: train 4.000 ± 1.414, val 5.000 ± 1.414<") != s.npos, "legend: %s", r.said.c_str());  // at steps 40 and 20
+        CHECK(s.find("<polygon class=\"band f1\"") != s.npos && s.find("band f0") == s.npos && s.find("raw s0") != s.npos && s.find("raw s1") == s.npos, "band and thin line");
+        CHECK(s.find("class=\"bar s1\"") != s.npos && s.find("standard deviation") != s.npos && s.find("dashed") != s.npos, "key");
+        // steps 11 .. 20: 4 - 0.05 * 15.5 and 2 more; parameters, tokens, medians, memory of the first
+        CHECK(md.find("| 20 | 3.2250 | 4.0000 | 4.2250 ± 1.4142 | 5.0000 ± 1.4142 |") != md.npos, "%s", md.c_str());
+        CHECK(md.find("| One | 1,234,567 | 40 | 2,560 | 2.2250 | 3.0000 | 3.0000 (40) | 10 | 6,400 | 2.5 MB |") != md.npos && md.find("| Two (2 seeds) |") != md.npos, "%s", md.c_str());
+        CHECK(md.find("\n    if a < b && \"c\"\n    then <script>\n") != md.npos, "%s", md.c_str());
+    }
+}
+TEST("plot: the smoothed line is not late and does not smear the first fall") {
+    LogFolder folder;
+    write_text(folder("a"), made_log(100, "\"seed\":\"1\"", "1", [](int i) { return 200.0 - i; }));     // of a straight line the mean is itself
+    Ran r = run_tool("plot", folder("a") + " --smooth 0.8 --out " + folder("o.svg"));
+    std::string s = text_of(folder("o.svg")), raw = text_between(s, "class=\"raw s0\" points=\"", "\""), smooth = text_between(s, "class=\"smooth s0\" points=\"", "\"");
+    size_t same = std::mismatch(raw.begin(), raw.begin() + std::min(raw.size(), smooth.size()), smooth.begin()).first - raw.begin();
+    size_t points = std::count(raw.begin(), raw.begin() + same, ' ');
+    CHECK(points >= 94 && points < 100, "%d of 100 points are on the line", (int)points);               // the last 4 have fewer to the right
+    CHECK(r.said.find("train 102.000") != std::string::npos, "%s", r.said.c_str());                      // the last: of steps 96 .. 100
+}
+TEST("plot: the report is one file, with everything in it and escaped") {
+    LogFolder folder;
+    write_text(folder("a.jsonl"), made_log(30, "\"seed\":\"1\",\"lr\":\"0.10000000000000001\",\"out\":\"\"", "1", [](int i) { return 1 + 3.0 / i; }));
+    write_text(folder("b.jsonl"), made_log(30, "\"seed\":\"2\",\"lr\":\"0.20000000000000001\",\"out\":\"\"", "1", [](int i) { return 1 + 4.0 / i; }));
+    for (std::string logs : {folder("a.jsonl"), "A: " + folder("a.jsonl") + " 'B<&>:' " + folder("b.jsonl")}) {
+        Ran r = run_tool("plot", logs + " --html " + folder("o.html"));
+        std::string s = text_of(folder("o.html")), outside = s;
+        for (const char *tag : {"html", "head", "body", "style", "svg", "table", "pre", "details", "summary", "title", "g", "tr", "td", "th", "p", "h2"}) {
+            auto count = [&](const std::string &what) { int n = 0; for (size_t i = 0; (i = s.find(what, i)) != s.npos; i++) n += !isalnum((unsigned char)s[i + what.size()]); return n; };
+            CHECK(count(std::string("<") + tag) == count(std::string("</") + tag), "<%s> is not closed", tag);
+        }
+        for (size_t i; (i = outside.find("http://www.w3.org/2000/svg")) != outside.npos;) outside.erase(i, 26);
+        CHECK(r.rc == 0 && outside.find("http") == outside.npos && outside.find("src=") == outside.npos && outside.find("<script") == outside.npos, "it needs another file: %s", r.said.c_str());
+        CHECK(s.find("if a &lt; b &amp;&amp; &quot;c&quot;\nthen &lt;script&gt;") != s.npos, "the sample");
+        CHECK(s.find("prefers-color-scheme:dark") != s.npos && s.find("seconds</text>") != s.npos && s.find("steps</text>") != s.npos, "style, both charts");
+        if (logs[0] == 'A') CHECK(s.find("<tr class=\"differs\"><td>--lr</td><td>0.1</td><td>0.2</td>") != s.npos && s.find("<th>B&lt;&amp;&gt;</th>") != s.npos, "configuration");
+        CHECK(s.find("<td>model</td><td>M</td>") != s.npos && s.find("1,234,567") != s.npos && s.find("--out") == s.npos, "facts; an option that is empty everywhere");
+    }
+}
+TEST("plot: other numbers than the loss, and the end of the axis") {
+    LogFolder folder;
+    std::string log = "{\"program\":\"latency\",\"tokens\":\"512\"}\n";
+    for (int i = 1; i <= 4; i++) log += format("{\"tokens\":%d,\"latency_ms\":%g,\"total_s\":%d,\"memory\":%d}\n", 128 * i, 0.5 * i, i, 1000000 * i);
+    write_text(folder("l"), log);
+    struct { const char *y, *says; } rows[] = {{"latency_ms", "L: 2.000"}, {"total_s", "L: 4.000"}, {"memory", "L: 4.000"}};
+    for (auto &row : rows) {
+        Ran r = run_tool("plot", "L: " + folder("l") + " --x tokens --zero --y " + row.y + " --out " + folder("o.svg"));
+        std::string s = text_of(folder("o.svg"));
+        CHECK(r.rc == 0 && s.find(row.says) != s.npos && s.find(">0</text>") != s.npos && s.find(">500</text>") != s.npos, "%s: %s", row.y, r.said.c_str());
+    }
+    write_text(folder("a"), made_log(30, "\"seed\":\"1\"", "1", [](int i) { return 1 + 90.0 / i; }));
+    Ran r = run_tool("plot", folder("a") + " --smooth 0 --y-max 10 --out " + folder("o.svg"));
+    std::string s = text_of(folder("o.svg"));
+    CHECK(r.rc == 0 && s.find(">10</text>") != s.npos && s.find(">50</text>") == s.npos && s.find(">20</text>\n<line class=\"grid\" x1=\"62\"") == s.npos, "%s", r.said.c_str());
+}
+TEST("plot: logs that do not belong together are a sentence") {
+    LogFolder folder;
+    auto loss = [](int i) { return 1 + 3.0 / i; };
+    write_text(folder("a"), made_log(30, "\"seed\":\"1\",\"lr\":\"0.1\",\"log\":\"a\"", "1", loss));
+    write_text(folder("seed"), made_log(30, "\"seed\":\"2\",\"lr\":\"0.1\",\"log\":\"b\"", "1", loss));
+    write_text(folder("lr"), made_log(30, "\"seed\":\"2\",\"lr\":\"0.2\"", "1", loss));
+    write_text(folder("words"), made_log(30, "\"seed\":\"1\",\"lr\":\"0.1\"", "2", loss));
+    std::string shape = made_log(30, "\"seed\":\"1\",\"lr\":\"0.1\"", "1", loss), a = folder("a"), old = "{\"program\":\"x\",\"seed\":\"3\"}\n{\"step\":1,\"loss\":2}\n";
+    write_text(folder("shape"), shape.replace(shape.find("L1"), 2, "L2")), write_text(folder("old"), old), write_text(folder("late"), "{\"step\":99,\"loss\":2}\n");
+    struct { std::string arguments; const char *says; int rc; } rows[] = {
+        {a + " " + folder("seed"), "train", 0}, {"A: " + a + " " + folder("seed"), "train", 0}, {a + " " + folder("old"), "train", 0}, {a + " " + folder("words") + " --y bits", "2.500", 0},
+        {a + " " + folder("words"), "were trained on other tokens (char 1 and char 2)", 1},
+        {"A: " + a + " " + folder("lr"), "both runs of A:, but --lr is 0.1 in one and 0.2 in the other", 1},
+        {"A: " + a + " " + folder("shape"), "their shape is L1 and L2", 1}, {"A: " + a + " " + folder("late"), "the logs of A: have no step in common", 1},
+        {"A: B: " + a, "no log follows A:", 2}, {a + " A:", "no log follows A:", 2}, {a + " --y memory", "has no step with a memory", 1},
+        {a + " --y lr --html x.html", "leave --y away", 2}, {a + " --zero --log-y", "exclude each other", 2}, {a + " --y speed", "--y is 'speed'", 2},
+    };
+    for (auto &r : rows) {
+        Ran got = run_tool("plot", r.arguments);
+        CHECK(got.rc == r.rc && got.said.find(r.says) != std::string::npos && (!r.rc || std::count(got.said.begin(), got.said.end(), '\n') == 1), "%s: exit code %d, %s", r.says, got.rc, got.said.c_str());
+    }
+}
 TEST("plot: what is no log is a sentence") {
     LogFolder folder;
     write_text(folder("options"), "{\"program\":\"x\"}\n");
