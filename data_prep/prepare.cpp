@@ -9,6 +9,7 @@
    Documents. A .txt file is one document, a line of a .jsonl file is one. The end-of-text token stands in front of each
    document (also of the part of a .txt that goes to validation); the trainer may empty its state there. Where the
    tokenizer has none (byte, char), the text of a .jsonl line ends in a newline instead.
+   With --format binidx the files are RWKV-LM's (.bin and .idx), and token 0 stands behind each document.
    Validation takes the last --val of the characters of each .txt and of the documents of each .jsonl.
 
    Memory is constant. The input is read twice: to check and count it, and to encode it, in blocks of 1 MB cut between
@@ -18,7 +19,7 @@
 #include "../rwkv/log.h"
 #include "../rwkv/options.h"
 
-struct Settings { std::string tokenizer, tokenizer_file, out, keep, text_key; double val; };
+struct Settings { std::string tokenizer, tokenizer_file, out, format, keep, text_key; double val; };
 
 static std::string base_name(const std::string &path) { return path.substr(path.find_last_of('/') + 1); }
 
@@ -221,16 +222,20 @@ static TokenizerPtr open_tokenizer(Settings &o, bool kind_given) {
 
 struct Encoder {
     Tokenizer &tokenizer;
-    ShardWriter shards;
+    const bool binidx;
+    std::unique_ptr<TokenWriter> files;
     int64_t documents = 0;
     std::string rest;  // text that the tokenizer wants to see together with what follows
     std::vector<uint32_t> ids;
-    Encoder(Tokenizer &t, const std::string &stem) : tokenizer(t), shards(stem, {t.hash, t.vocab, t.eot, t.kind}) {}
+    Encoder(Tokenizer &t, const std::string &stem, bool binidx) : tokenizer(t), binidx(binidx) {
+        if (binidx) files.reset(new BinIdxWriter(stem, t.vocab));
+        else files.reset(new ShardWriter(stem, {t.hash, t.vocab, t.eot, t.kind}));
+    }
 
     void take(const Piece &p, const std::string &path) {
         ids.clear();
         documents += p.begins;
-        if (p.begins && tokenizer.eot >= 0) ids.push_back(tokenizer.eot);
+        if (p.begins && tokenizer.eot >= 0 && !binidx) ids.push_back(tokenizer.eot);
         size_t eots = ids.size();
         rest += p.text;
         int64_t bytes = tokenizer.encode_piece(rest, p.ends, ids);
@@ -242,14 +247,16 @@ struct Encoder {
             bytes = 0;
             for (size_t i = eots; i < ids.size(); i++) bytes += tokenizer.bytes(ids[i]).size();
         }
-        shards.add(ids.data(), ids.size(), bytes);
+        files->add(ids.data(), ids.size(), bytes);
+        if (p.ends) files->end_document();
     }
     std::string finish() {
-        std::string name = shards.commit();
-        int64_t text_tokens = shards.tokens - (tokenizer.eot >= 0 ? documents : 0);
+        std::string name = files->commit();
+        bool marked = binidx || tokenizer.eot >= 0;
+        int64_t text_tokens = files->tokens - (marked ? documents : 0);
         printf("  %s: %s document%s, %s bytes, %s tokens%s, %.2f bytes per token\n", name.c_str(), thousands(documents).c_str(),
-               documents == 1 ? "" : "s", thousands(shards.text_bytes).c_str(), thousands(text_tokens).c_str(),
-               tokenizer.eot >= 0 ? (" + " + thousands(documents) + " end-of-text").c_str() : "", text_tokens ? (double)shards.text_bytes / text_tokens : 0.0);
+               documents == 1 ? "" : "s", thousands(files->text_bytes).c_str(), thousands(text_tokens).c_str(),
+               marked ? (" + " + thousands(documents) + " end-of-text").c_str() : "", text_tokens ? (double)files->text_bytes / text_tokens : 0.0);
         return name;
     }
 };
@@ -289,7 +296,7 @@ static const Size sizes[] = {  // for so many tokens, or more
     {0, 4, 128, 64, 16, "1e-3"},
 };
 
-static void print_command(const std::string &out, const std::string &train, const std::string &val, int64_t train_tokens, int64_t val_tokens) {
+static void print_command(const Settings &o, const std::string &train, const std::string &val, int64_t train_tokens, int64_t val_tokens) {
     const Size *s = sizes;
     while (train_tokens < s->tokens) s++;
     int64_t T = s->ctx, B = s->batch, shortest = val.empty() ? train_tokens : std::min(train_tokens, val_tokens);
@@ -298,7 +305,10 @@ static void print_command(const std::string &out, const std::string &train, cons
     int64_t steps = std::min<int64_t>(std::max<int64_t>(train_tokens / (B * T), 300), 20000);
     printf("train with\n  ./train_rwkv --train %s%s%s --out runs/%s --layers %d --dim %d --ctx %lld --batch %lld --steps %lld --lr %s\n",
            train.c_str(), val.empty() ? "" : " --val ", val.c_str(),
-           base_name(out).c_str(), s->layers, s->dim, (long long)T, (long long)B, (long long)steps, s->lr);
+           base_name(o.out).c_str(), s->layers, s->dim, (long long)T, (long long)B, (long long)steps, s->lr);
+    if (o.format == "binidx" && magic_prime(train_tokens, T))
+        printf("RWKV-LM's trainer takes  --data_file %s_train --data_type binidx --ctx_len %lld --my_exit_tokens %lld --magic_prime %lld\n",
+               o.out.c_str(), (long long)T, (long long)train_tokens, (long long)magic_prime(train_tokens, T));
 }
 
 static void prepare(Settings &o, const std::vector<std::string> &inputs, bool kind_given) {
@@ -306,6 +316,9 @@ static void prepare(Settings &o, const std::vector<std::string> &inputs, bool ki
     std::set<uint32_t> keep = keep_set(o.keep);
     bool any_bytes = o.tokenizer == "byte", make_char = !tokenizer, newline = tokenizer ? tokenizer->eot < 0 : true;
     if (inputs.empty() && !kind_given && o.tokenizer_file.empty()) usage_fail("no text is named: ./prepare TEXT.txt --out %s", o.out.c_str());
+    bool binidx = o.format == "binidx";
+    if (binidx && (make_char || (tokenizer->eot != 0 && tokenizer->kind != "byte")))
+        usage_fail("--format binidx ends documents with token 0, which is a piece of text in the tokenizer %s: use world, neox or byte", o.tokenizer.c_str());
     if (make_char && inputs.empty()) usage_fail("--tokenizer char makes its vocabulary of a text, and none is named");
     auto read = [&](const std::string &path, const Take &take) {
         is_jsonl(path) ? read_jsonl(path, o.text_key, newline, take) : read_txt(path, any_bytes, take);
@@ -336,7 +349,7 @@ static void prepare(Settings &o, const std::vector<std::string> &inputs, bool ki
         printf("  %s.tok: %s, %s tokens\n", o.out.c_str(), tokenizer->kind.c_str(), thousands(tokenizer->vocab).c_str());
         return;
     }
-    Encoder train(*tokenizer, o.out + "_train"), val(*tokenizer, o.out + "_val");
+    Encoder train(*tokenizer, o.out + "_train", binidx), val(*tokenizer, o.out + "_val", binidx);
     for (size_t i = 0; i < inputs.size(); i++) {
         bool jsonl = is_jsonl(inputs[i]);
         Splitter split = {&train, &val, (int64_t)((jsonl ? counts[i].documents : counts[i].characters) * (1 - o.val)), jsonl};
@@ -344,14 +357,14 @@ static void prepare(Settings &o, const std::vector<std::string> &inputs, bool ki
         read(inputs[i], [&](const Piece &p) { split.take(p, inputs[i]); progress(inputs[i], done += p.text.size()); });
     }
     if (isatty(2)) fprintf(stderr, "\r");
-    if (!train.shards.text_bytes || (o.val > 0 && !val.shards.text_bytes))
+    if (!train.files->text_bytes || (o.val > 0 && !val.files->text_bytes))
         fail("%s gives %s bytes of text to train on and %s to validate with: add text or change --val %g",
-             inputs[0].c_str(), thousands(train.shards.text_bytes).c_str(), thousands(val.shards.text_bytes).c_str(), o.val);
+             inputs[0].c_str(), thousands(train.files->text_bytes).c_str(), thousands(val.files->text_bytes).c_str(), o.val);
     tokenizer->save(o.out + ".tok");
     printf("  %s.tok: %s, %s tokens\n", o.out.c_str(), tokenizer->kind.c_str(), thousands(tokenizer->vocab).c_str());
     std::string train_name = train.finish(), val_name = o.val > 0 ? val.finish() : "";
     if (tokenizer->dropped) printf("  %s characters without a token were dropped\n", thousands(tokenizer->dropped).c_str());
-    print_command(o.out, train_name, val_name, train.shards.tokens, val.shards.tokens);
+    print_command(o, train_name, val_name, train.files->tokens, val.files->tokens);
 }
 
 int main(int argc, char **argv) {
@@ -362,6 +375,7 @@ int main(int argc, char **argv) {
             {"out", &o.out, "", "", "where to, and how the files begin: data/NAME"},
             {"tokenizer", &o.tokenizer, "byte", "byte|char|world|gpt2|neox", "how text becomes tokens"},
             {"tokenizer-file", &o.tokenizer_file, "", "", "vocabulary of world, gpt2 (its directory) or neox, or any .tok [where download.sh puts it]"},
+            {"format", &o.format, "shard", "shard|binidx", "of the token files: shards, or the .bin and .idx of RWKV-LM"},
             {"val", &o.val, 0.1, 0, 0.9, "the last part of every file, kept for validation"},
             {"keep", &o.keep, "", "", "char: keep only these characters, such as 'a-zA-Z .,\\n'; the others are dropped"},
             {"text-key", &o.text_key, "text", "", "jsonl: the key of the text"},

@@ -1,5 +1,6 @@
 /* rwkv/data.h: token shards and the batches that are cut from them. Host only.
 
+   Two formats are read: a .bin whose .idx lies beside it is RWKV-LM's (binidx.h), every other file is a shard.
    A shard is llm.c's: 256 int32, then the tokens as uint16, little-endian. Ours use words that llm.c leaves at zero:
      word 0  magic 20240520    3, 4  hash of the tokenizer (0: unknown)    7, 8  bytes of the text, for bits per byte
           1  version 1         5     vocabulary size (0: unknown)          9-12  kind of the tokenizer, ASCII
@@ -12,10 +13,11 @@
    Every epoch takes all windows of all shards once, in an order of its own: a Feistel network of 4 rounds permutes
    [0, 4^k), and stepping on while the result is >= W (cycle walking) makes it a permutation of [0, W). So the window of
    sample s is a function of (seed, s) alone; the loader has no state, and a run resumes exactly from a sample number.
+   The official order (binidx.h) is RWKV-LM's, of one file of either format.
    In order (validation): window i is tokens i T ... i T + T, W = (n-1)/T, and after the last comes the first again.
    defines: TokenHeader, Shard, ShardWriter, Loader, Batch, Prefetcher */
 #pragma once
-#include "file.h"
+#include "binidx.h"
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -50,7 +52,7 @@ struct TokenizerId {
 
 struct Shard {
     MappedFile file;
-    const uint16_t *tokens = nullptr;
+    Tokens tokens;
     int64_t count = 0, text_bytes = 0;
     TokenizerId made_with;
 
@@ -61,11 +63,17 @@ struct Shard {
         if (!file.size) fail("%s is empty: make it again with ./prepare", name);
         TokenHeader h;
         memcpy(&h, file.data, std::min(file.size, sizeof h));
+        if (!(file.size >= 4 && h.magic == TokenHeader::MAGIC) && !access(idx_name(path).c_str(), F_OK)) {
+            tokens = read_binidx(file, &count);
+            made_with.eot = 0;
+            return;
+        }
+        if (file.text().substr(0, 7) == "MMIDIDX") fail("%s is the index of a .bin: name the .bin", name);
         if (!start.empty() && start[0] == '<') fail("%s is a web page, not a token shard: the download went wrong, fetch it again", name);
         if (file.size >= 4 && h.magic == (int)__builtin_bswap32(TokenHeader::MAGIC))
             fail("%s was written on a machine of the other byte order: make it again with ./prepare on this one", name);
         if (file.size < 4 || h.magic != TokenHeader::MAGIC)
-            fail("%s is not a token shard (its first word is not %d): make one of a text with ./prepare", name, (int)TokenHeader::MAGIC);
+            fail("%s is not a token shard (its first word is not %d), and no .idx is beside it: make a shard of a text with ./prepare", name, (int)TokenHeader::MAGIC);
         if (file.size < sizeof h)
             fail("%s is cut off: it has %zu bytes, its header alone should have %zu; make it again with ./prepare", name, file.size, sizeof h);
         if (h.version != TokenHeader::VERSION)
@@ -74,7 +82,7 @@ struct Shard {
         if (h.count < 0 || file.size != sizeof h + (size_t)h.count * 2)
             fail("%s is %s: its header says %d tokens, which makes %lld bytes, but it has %zu; make it again with ./prepare", name,
                  h.count >= 0 && file.size < sizeof h + (size_t)h.count * 2 ? "cut off" : "damaged", h.count, (long long)sizeof h + 2LL * h.count, file.size);
-        tokens = (const uint16_t *)(file.data + sizeof h);
+        tokens.data = file.data + sizeof h;
         count = h.count;
         text_bytes = (int64_t)h.text_bytes[1] << 32 | h.text_bytes[0];
         made_with = {(uint64_t)h.hash[1] << 32 | h.hash[0], h.vocab, h.eot_plus_1 - 1, std::string(h.kind, strnlen(h.kind, 16))};
@@ -85,13 +93,18 @@ struct Shard {
     void check_ids(int vocab) const {
         for (int64_t i = 0; i < count; i += 4096) {
             int64_t n = std::min<int64_t>(4096, count - i);
-            int most = 0;
-            for (int64_t k = 0; k < n; k++) most = std::max<int>(most, tokens[i + k]);
-            if (most < vocab) continue;
-            while (tokens[i] < vocab) i++;
+            if (tokens.width == 2 ? largest((const uint16_t *)tokens.data + i, n) < vocab : largest((const uint32_t *)tokens.data + i, n) < (uint32_t)vocab) continue;
+            while ((uint32_t)tokens[i] < (uint32_t)vocab) i++;
             fail("%s: token %lld is %d, but the vocabulary has only ids 0 to %d; was it made with another tokenizer?",
                  file.path.c_str(), (long long)i, tokens[i], vocab - 1);
         }
+    }
+
+private:
+    template<class Int> static Int largest(const Int *t, int64_t n) {
+        Int most = 0;
+        for (int64_t k = 0; k < n; k++) most = std::max(most, t[k]);
+        return most;
     }
 };
 
@@ -100,7 +113,7 @@ struct Shard {
 
 // Writes STEM.bin, or STEM_000000.bin, STEM_000001.bin, ... when there are more tokens than `limit`. Nothing has its
 // name before commit(), which also removes what an earlier run left under STEM, so that a glob pattern finds one run only.
-class ShardWriter {
+class ShardWriter : public TokenWriter {
     std::string stem;
     TokenizerId id;
     int64_t limit;
@@ -125,23 +138,21 @@ class ShardWriter {
     }
 
 public:
-    int64_t tokens = 0, text_bytes = 0;  // in all files
-
     ShardWriter(const std::string &stem, const TokenizerId &id, int64_t limit = 1000000000) : stem(stem), id(id), limit(limit) { begin(); }
-    // `n` tokens that stand for `text` bytes. A file ends with the call that brings it to the limit, so n is to be small.
-    void add(const uint32_t *ids, size_t n, int64_t text) {
+    // A file ends with the call that brings it to the limit, so n is to be small.
+    void add(const uint32_t *ids, size_t n, int64_t text) override {
         if (header.count >= limit) end(), begin();
         buffer.assign(ids, ids + n);
         files.back()->write(buffer.data(), n * 2);
         header.count += n, tokens += n;
         bytes += text, text_bytes += text;
     }
-    // Returns what --train or --val is to be: the name of the shard, or a pattern.
-    std::string commit() {
+    std::string commit() override {
         end();
         bool many = files.size() > 1;
         for (size_t i = 0; i < files.size(); i++) files[i]->commit(many ? name(i) : stem + ".bin");
         if (many) unlink((stem + ".bin").c_str());
+        unlink((stem + ".idx").c_str());
         for (size_t i = many ? files.size() : 0; !unlink(name(i).c_str()); i++) {}
         return many ? "'" + stem + "_*.bin'" : stem + ".bin";
     }
@@ -177,19 +188,19 @@ class Loader {
     std::vector<Shard> shards;
     std::vector<int64_t> ends;  // windows in the shards up to this one
     uint64_t seed;
-    bool in_order;
 
 public:
-    enum Order { SHUFFLED, IN_ORDER };
+    const enum Order { SHUFFLED, IN_ORDER, OFFICIAL } order;
     const int T;
     TokenizerId made_with;
     int64_t tokens = 0, text_bytes = 0, windows = 0;
 
-    // `pattern`: a shard, or a pattern of shards such as 'data/x_train_*.bin'.
-    Loader(const std::string &pattern, int T, Order order, uint64_t seed = 0) : pattern(pattern), seed(seed), in_order(order == IN_ORDER), T(T) {
+    // `pattern`: a file, or a pattern of files such as 'data/x_train_*.bin'; data/x is the pair data/x.bin, data/x.idx.
+    Loader(const std::string &pattern, int T, Order order, uint64_t seed = 0) : pattern(pattern), seed(seed), order(order), T(T) {
         glob_t found;
         struct stat s;
-        if (!stat(pattern.c_str(), &s)) shards.emplace_back(pattern);  // a name is a name, whatever characters it has
+        if (!stat((pattern + ".idx").c_str(), &s)) shards.emplace_back(pattern + ".bin");
+        else if (!stat(pattern.c_str(), &s)) shards.emplace_back(pattern);  // a name is a name, whatever characters it has
         else if (pattern.find_first_of("*?[") == pattern.npos)
             fail("cannot open %s: %s; ./prepare makes shards of a text", pattern.c_str(), strerror(errno));
         else {
@@ -201,8 +212,12 @@ public:
         }
         made_with = shards[0].made_with;
         for (const Shard &s : shards) add(s);
+        if (order == OFFICIAL && shards.size() > 1)
+            fail("'%s' are %zu files, the official order is one of a single file: name one, or leave the official order away", pattern.c_str(), shards.size());
+        if (order == OFFICIAL) windows = magic_prime(tokens, T);
         if (!windows)
-            fail("%s has %lld tokens, a batch needs %d: lower --ctx", pattern.c_str(), (long long)tokens, T + 1);
+            fail("%s has %lld tokens, %s needs %lld: lower --ctx", pattern.c_str(), (long long)tokens,
+                 order == OFFICIAL ? "the official order" : "a batch", order == OFFICIAL ? 3ll * T : T + 1ll);
     }
     // The number of full batches in `windows`; 0 is an error, since a loss over no batch is no loss.
     int64_t batches(int B) const {
@@ -214,19 +229,20 @@ public:
     void check_ids(int vocab) const { for (const Shard &s : shards) s.check_ids(vocab); }
 
     // The first token of a sample, and that T more follow it.
-    const uint16_t *window(int64_t sample) const {
+    Tokens window(int64_t sample) const {
+        if (order == OFFICIAL) return shards[0].tokens + official_piece(sample, windows) * T;
         uint64_t epoch = sample / windows, w = sample % windows, key = mix64(seed ^ mix64(epoch));
-        if (!in_order) w = permute(w, windows, key);
+        if (order == SHUFFLED) w = permute(w, windows, key);
         size_t i = std::upper_bound(ends.begin(), ends.end(), (int64_t)w) - ends.begin();
         const Shard &s = shards[i];
         int64_t here = ends[i] - (i ? ends[i - 1] : 0), number = w - (ends[i] - here);
-        int64_t phases = in_order ? 1 : std::min<int64_t>(T, s.count - here * T);
+        int64_t phases = order == IN_ORDER ? 1 : std::min<int64_t>(T, s.count - here * T);
         return s.tokens + number * T + mix64(key + i + 1) % phases;
     }
     // Samples first ... first+B-1: x and y (B,T).
     void batch(int64_t first, int B, int *x, int *y) const {
         for (int b = 0; b < B; b++) {
-            const uint16_t *t = window(first + b);
+            Tokens t = window(first + b);
             for (int i = 0; i < T; i++) x[(int64_t)b * T + i] = t[i], y[(int64_t)b * T + i] = t[i + 1];
         }
     }
@@ -239,7 +255,7 @@ private:
                  shards[0].file.path.c_str(), s.file.path.c_str(), a.kind.empty() ? "unknown" : a.kind.c_str(), b.kind.empty() ? "unknown" : b.kind.c_str());
         tokens += s.count;
         text_bytes += s.text_bytes;
-        if (s.count > T) windows += in_order ? (s.count - 1) / T : std::max<int64_t>(1, (s.count - T) / T);
+        if (s.count > T) windows += order == IN_ORDER ? (s.count - 1) / T : std::max<int64_t>(1, (s.count - T) / T);
         ends.push_back(windows);
     }
 };

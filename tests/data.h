@@ -1,7 +1,8 @@
-/* tests/data.h: shards, batches, and ./prepare from text to shard. */
+/* tests/data.h: shards, .bin/.idx pairs, batches, ./prepare from text to shard, ./tasks. */
 #pragma once
 #include "../rwkv/data.h"
 #include "../rwkv/log.h"
+#include "../rwkv/rng.h"
 #include "tokenizer.h"
 #include <map>
 #include <set>
@@ -10,6 +11,11 @@ namespace preparing {
 #include "../data_prep/prepare.cpp"
 #undef main
 }  // namespace preparing
+namespace tasks {
+#define main tasks_main
+#include "../data_prep/tasks.cpp"
+#undef main
+}  // namespace tasks
 
 // ------------------------------------------------------------------------------------------------
 // shards
@@ -226,13 +232,168 @@ TEST("prefetcher: the batches of the loader, in a row, repeated and after a jump
 }
 
 // ------------------------------------------------------------------------------------------------
+// .bin and .idx of RWKV-LM
+
+inline std::string idx_bytes(const std::vector<int> &sizes, int type) {
+    std::string s("MMIDIDX\0\0", 9), starts, borders = le<int64_t>(0);
+    s += le<uint64_t>(1) + (char)type + le<uint64_t>(sizes.size()) + le<uint64_t>(sizes.size() + 1);
+    int64_t at = 0, i = 0;
+    for (int n : sizes) s += le<int32_t>(n), starts += le(at), at += n * (type == 8 ? 2 : 4), borders += le(++i);
+    return s + starts + borders;
+}
+TEST("binidx: what is written is read back, in the bytes that the format says") {
+    ScratchDir d;
+    for (int vocab : {65536, 65537}) {
+        std::vector<uint32_t> ids = {7, 300, 65535, 9, vocab > 65536 ? 70000u : 5u};
+        {
+            BinIdxWriter w(d / "x", vocab);
+            w.add(ids.data(), 3, 10), w.end_document(), w.add(&ids[3], 1, 1), w.add(&ids[4], 1, 1), w.end_document();
+            CHECK(!file_exists(d / "x.bin") || vocab > 65536, "the name is there before commit()");
+            CHECK(w.commit() == d / "x.bin" && w.tokens == 7 && w.text_bytes == 12, "%lld tokens", (long long)w.tokens);
+        }
+        CHECK(file_bytes(d / "x.idx") == idx_bytes({4, 3}, vocab > 65536 ? 4 : 8), "V = %d: the .idx differs", vocab);
+        Shard s(d / "x.bin");
+        std::vector<int> expected = {7, 300, 65535, 0, 9, (int)ids[4], 0};
+        CHECK(s.count == 7 && s.tokens.width == (vocab > 65536 ? 4 : 2) && s.file.size == 7u * s.tokens.width, "%lld tokens of %d bytes", (long long)s.count, s.tokens.width);
+        for (int i = 0; i < 7; i++) CHECK(s.tokens[i] == expected[i], "token %d is %d", i, s.tokens[i]);
+        CHECK(s.made_with.eot == 0 && s.made_with.vocab == 0 && s.made_with.hash == 0, "such a file does not say more");
+        s.check_ids(70001);
+        CHECK_ERROR(s.check_ids(65535), "token 2 is 65535, but the vocabulary has only ids 0 to 65534");
+    }
+    put_file(d / "n.bin", le<int32_t>(5) + le<int32_t>(-3)), put_file(d / "n.idx", idx_bytes({2}, 4));
+    CHECK_ERROR(Shard(d / "n.bin").check_ids(65536), "token 1 is -3");
+    BinIdxWriter w(d / "long", 256, 100);  // a document that is longer than a document may be
+    std::vector<uint32_t> ids(30, 1);
+    for (int i = 0; i < 10; i++) w.add(ids.data(), 30, 30);
+    w.end_document(), w.commit();
+    CHECK(file_bytes(d / "long.idx") == idx_bytes({90, 90, 90, 31}, 8) && Shard(d / "long.bin").count == 301, "long documents");
+    { BinIdxWriter gone(d / "gone", 256); gone.add(ids.data(), 3, 3); }
+    CHECK(!file_exists(d / "gone.bin") && !file_exists(d / "gone.idx") && !file_exists(d / "gone.bin.tmp") && !file_exists(d / "gone.idx.tmp"), "an unfinished pair is left behind");
+}
+TEST("binidx: what is wrong with a pair is said in a sentence") {
+    ScratchDir d;
+    std::string bin = shard_bytes(10).substr(1024), good = idx_bytes({4, 6}, 8);  // documents of 4 and 6 tokens
+    auto with = [&](size_t at, const std::string &bytes) { std::string s = good; s.replace(at, bytes.size(), bytes); return s; };
+    struct { std::string bin, idx; const char *says; } table[] = {
+        {bin, "", "x.idx is not the index of a .bin (it is too short)"}, {bin, good.substr(0, 33), "too short"}, {bin, with(0, "MMIDIDY"), "does not begin with MMIDIDX"}, {bin, "<!DOCTYPE html><html><body>Not found", "does not begin"},
+        {bin, with(9, le<uint64_t>(2)), "version 2"}, {bin, with(17, "\5"), "of type 5"}, {bin, with(17, "\4"), "document 1 is 6 tokens at byte 8, but those before it end at byte 16"},
+        {bin, with(18, le<uint64_t>(3)), "lists 3 documents and 3 borders"}, {bin, with(18, le<uint64_t>(~0ull)), "is damaged: it lists"}, {bin, with(18, le<uint64_t>(1ull << 61)), "is damaged: it lists"}, {bin, with(26, le<uint64_t>(1ull << 61)), "is damaged: it lists"},
+        {bin, good + "x", "83 bytes, is wrong"}, {bin, good.substr(0, 80), "80 bytes, is wrong"}, {bin, with(34, le<int32_t>(-4)), "document 0 is -4 tokens"}, {bin, with(42, le<int64_t>(2)), "document 0 is 4 tokens at byte 2, but those before it end at byte 0"},
+        {bin, with(58, le<int64_t>(1)), "border 0 is at document 1 of 2"}, {bin, with(74, le<int64_t>(-1)), "border 2 is at document -1"}, {bin, with(74, le<int64_t>(3)), "border 2 is at document 3 of 2"},
+        {bin + "x", good, "x.idx does not belong to "}, {bin.substr(0, 18), good, "its documents have at least 20 bytes, the .bin has 18"}, {bin + bin, good, "its documents have 20 bytes, the .bin has 40; use two files that were written together"}, {"", good, "is empty"},
+    };
+    for (auto &row : table) {
+        put_file(d / "x.bin", row.bin), put_file(d / "x.idx", row.idx);
+        CHECK_ERROR(Shard(d / "x.bin"), row.says);
+        CHECK_ERROR(Shard(d / "x.bin"), d / "x.");
+    }
+    put_file(d / "x.bin", bin), put_file(d / "x.idx", good);
+    CHECK_ERROR(Loader(d / "x.idx", 2, Loader::SHUFFLED), "is the index of a .bin: name the .bin");
+    CHECK(Shard(d / "x.bin").count == 10, "the good pair");
+    put_file(d / "y.bin", bin);
+    CHECK_ERROR(Shard(d / "y.bin"), "no .idx is beside it");
+    put_file(d / "x.bin", shard_bytes(3));
+    CHECK(Shard(d / "x.bin").count == 3, "a shard stays a shard, whatever lies beside it");
+    write_shard(d / "x", {1, 2});
+    CHECK(!file_exists(d / "x.idx"), "a new shard removes the .idx of an earlier run");
+}
+TEST("binidx: 10000 damaged pairs are refused or read, never a crash") {
+    ScratchDir d;
+    std::mt19937 random(41);
+    int read = 0, refused = 0;
+    int64_t sum = 0;
+    for (int i = 0; i < 10000; i++) {
+        std::vector<int> sizes(random() % 5);
+        int n = 0, type = random() % 2 ? 8 : 4;
+        for (int &s : sizes) n += s = random() % 20;
+        std::string bin, idx = idx_bytes(sizes, type);
+        for (int k = 0; k < n; k++) bin += type == 8 ? le<uint16_t>(k) : le<int32_t>(k);
+        std::string &victim = random() % 8 ? idx : bin;
+        for (int k = random() % 4; k-- && !victim.empty();) victim[random() % victim.size()] = (char)(random() % 3 ? random() : random() % 2 ? 0xFF : 0);
+        if (random() % 5 == 0) victim.resize(random() % (victim.size() + 1));
+        else if (random() % 9 == 0) victim += std::string(random() % 20, '\1');
+        put_file(d / "x.bin", bin), put_file(d / "x.idx", idx);
+        try {
+            Loader loader(d / "x", 3, Loader::OFFICIAL);
+            int x[3], y[3];
+            for (int64_t s = 0; s < loader.windows; s++) loader.batch(s, 1, x, y), sum += x[0] + y[2];
+            Shard s(d / "x.bin");
+            for (int64_t k = 0; k < s.count; k++) sum += s.tokens[k];
+            read++;
+        } catch (const Error &e) {
+            refused++;
+            CHECK(!strchr(e.what(), '\n') && strstr(e.what(), "/x"), "%s", e.what());
+        }
+    }
+    CHECK(read > 500 && refused > 5000 && sum, "%d read, %d refused", read, refused);
+}
+TEST("official order: magic primes and pieces of published data sets") {
+    struct { int64_t tokens; int T; int64_t prime; std::vector<int64_t> pieces; } table[] = {
+        {1498226207, 512, 2926181, {1808479, 2763108, 2010037, 1621597, 743938, 1449391, 2884106, 1268052}},  // minipile
+        {1498226207, 4096, 365759, {226051, 345372, 251233, 202663, 92932}},
+        {332115325534, 1024, 324331313, {200447775, 306256948}}, {332115325534, 2048, 162165671, {}}, {332115325534, 4096, 81082817, {50111936}}, {332115325534, 8192, 40541399, {}},  // the Pile
+        {10000000000000, 16, 624999999959, {386271242943, 590169943708, 429323560117, 346359549951}},  // factors of 40 bits
+        {3000, 1000, 2, {1, 0, 1, 0}}, {2999, 1000, 0, {}}, {0, 1, 0, {}},
+    };
+    for (auto &row : table) {
+        CHECK(magic_prime(row.tokens, row.T) == row.prime, "%lld / %d: %lld", (long long)row.tokens, row.T, (long long)magic_prime(row.tokens, row.T));
+        for (size_t i = 0; i < row.pieces.size(); i++)
+            CHECK(official_piece(i, row.prime) == row.pieces[i], "p = %lld, sample %zu: %lld", (long long)row.prime, i, (long long)official_piece(i, row.prime));
+    }
+    CHECK(official_piece(123456789011, 2926181) == 293434 && official_piece(123456789011, 624999999959) == 446036500007, "cubes far beyond 64 bits");
+    for (int n = 0; n < 2000; n++) {
+        bool prime = n > 1;
+        for (int i = 2; i < n; i++) prime &= n % i != 0;
+        CHECK(is_prime(n) == prime, "%d", n);
+    }
+}
+TEST("official order: p samples take every piece once, then again; alike from both formats and any batch") {
+    ScratchDir d;
+    for (int T : {1, 2, 7, 16, 65}) {
+        std::vector<uint32_t> ids(1000);
+        for (size_t i = 0; i < ids.size(); i++) ids[i] = i;
+        write_shard(d / "s", ids);
+        BinIdxWriter w(d / "b", 70000);
+        w.add(ids.data(), ids.size(), 0), w.commit();
+        Loader shard(d / "s.bin", T, Loader::OFFICIAL, 1), pair(d / "b", T, Loader::OFFICIAL, 2);
+        int64_t p = shard.windows;
+        CHECK(p == magic_prime(1000, T) && pair.windows == p && pair.tokens == 1000, "T = %d: %lld and %lld windows", T, (long long)p, (long long)pair.windows);
+        std::set<int> starts;
+        for (int64_t s = 0; s < 2 * p; s += 3) {
+            std::vector<int> x(3 * T), y(3 * T), x2(3 * T), y2(3 * T);
+            shard.batch(s, 3, x.data(), y.data()), pair.batch(s, 3, x2.data(), y2.data());
+            CHECK(x == x2 && y == y2, "the formats differ at sample %lld", (long long)s);
+            for (int b = 0; b < 3; b++) {
+                CHECK(x[b * T] == official_piece(s + b, p) * T && y[b * T + T - 1] == x[b * T] + T && y[b * T + T - 1] < 1000, "sample %lld begins at %d", (long long)s + b, x[b * T]);
+                if (s + b < p) CHECK(starts.insert(x[b * T]).second, "piece %d comes twice", x[b * T] / T);
+            }
+        }
+        CHECK((int64_t)starts.size() == p, "%zu of %lld pieces", starts.size(), (long long)p);
+        for (Loader::Order order : {Loader::SHUFFLED, Loader::IN_ORDER}) {  // our own orders, of the pair
+            Loader a(d / "s.bin", T, order, 3), b(d / "b.bin", T, order, 3);
+            std::vector<int> x(4 * T), y(4 * T), x2(4 * T), y2(4 * T);
+            for (int64_t s = 0; s < 40; s += 4) {
+                a.batch(s, 4, x.data(), y.data()), b.batch(s, 4, x2.data(), y2.data());
+                CHECK(x == x2 && y == y2, "order %d: the formats differ", order);
+            }
+        }
+    }
+    CHECK_ERROR(Loader(d / "s.bin", 400, Loader::OFFICIAL), "s.bin has 1000 tokens, the official order needs 1200: lower --ctx");
+    write_shard(d / "t", {1, 2, 3, 4});
+    CHECK_ERROR(Loader(d / "?.bin", 1, Loader::SHUFFLED), "different tokenizers");  // a pair says that token 0 ends texts, these shards do not
+    std::filesystem::remove(d / "b.bin");
+    CHECK_ERROR(Loader(d / "?.bin", 1, Loader::OFFICIAL), "are 2 files, the official order is one of a single file");
+    CHECK_ERROR(Loader(d / "b", 1, Loader::SHUFFLED), "cannot open " + (d / "b.bin"));
+}
+
+// ------------------------------------------------------------------------------------------------
 // prepare
 
 // Runs it in this process; returns what it prints.
 inline std::string run_prepare(std::vector<std::string> words, std::string *warnings = nullptr) {
     ScratchDir d;
     preparing::Settings o;
-    o.tokenizer = "byte", o.val = 0.1, o.text_key = "text";
+    o.tokenizer = "byte", o.val = 0.1, o.format = "shard", o.text_key = "text";
     bool given = false;
     std::vector<std::string> inputs;
     for (size_t i = 0; i < words.size(); i++) {
@@ -240,7 +401,7 @@ inline std::string run_prepare(std::vector<std::string> words, std::string *warn
         std::string name = words[i++].substr(2);
         if (name == "tokenizer") o.tokenizer = words[i], given = true;
         else if (name == "val") o.val = atof(words[i].c_str());
-        else (name == "out" ? o.out : name == "keep" ? o.keep : name == "text-key" ? o.text_key : o.tokenizer_file) = words[i];
+        else (name == "out" ? o.out : name == "format" ? o.format : name == "keep" ? o.keep : name == "text-key" ? o.text_key : o.tokenizer_file) = words[i];
     }
     fflush(stdout), fflush(stderr);
     int out = dup(1), err = dup(2), f = open((d / "out").c_str(), O_CREAT | O_WRONLY, 0666), g = open((d / "err").c_str(), O_CREAT | O_WRONLY, 0666);
@@ -255,7 +416,9 @@ inline std::string run_prepare(std::vector<std::string> words, std::string *warn
 }
 inline std::vector<uint32_t> shard_ids(const std::string &path) {
     Shard s(path);
-    return std::vector<uint32_t>(s.tokens, s.tokens + s.count);
+    std::vector<uint32_t> ids(s.count);
+    for (int64_t i = 0; i < s.count; i++) ids[i] = s.tokens[i];
+    return ids;
 }
 
 TEST("prepare: a 1 KB text, byte and char; the printed command has batches") {
@@ -306,6 +469,34 @@ TEST("prepare: documents begin with the end-of-text token; .txt and .jsonl; seve
     CHECK(warning.empty(), "a warning for nothing: %s", warning.c_str());
     run_prepare({"--tokenizer-file", d / "t.tok", "--out", d / "only"});
     CHECK(file_exists(d / "only.tok") && !file_exists(d / "only_train.bin"), "without a text only the tokenizer");
+}
+TEST("prepare: --format binidx writes the tokens of the shards, with 0 behind each document and a list of them") {
+    ScratchDir d;
+    put_file(d / "a.txt", "abc abc ab");
+    put_file(d / "b.jsonl", "{\"text\": \"aa\"}\n{\"text\": \"bc\"}\n{\"text\": \"c\"}");
+    std::string said = run_prepare({d / "a.txt", d / "b.jsonl", "--format", "binidx", "--val", "0.34", "--out", d / "x"});
+    auto with = [](std::initializer_list<const char *> documents) {
+        std::vector<uint32_t> ids;
+        for (const char *s : documents) { for (; *s; s++) ids.push_back(*s); ids.push_back(0); }
+        return ids;
+    };
+    CHECK(shard_ids(d / "x_train.bin") == with({"abc ab", "aa\n"}) && file_bytes(d / "x_train.idx") == idx_bytes({7, 4}, 8), "train: %s", ids_text(shard_ids(d / "x_train.bin")).c_str());
+    CHECK(shard_ids(d / "x_val.bin") == with({"c ab", "bc\n", "c\n"}) && file_bytes(d / "x_val.idx") == idx_bytes({5, 4, 3}, 8), "val: %s", ids_text(shard_ids(d / "x_val.bin")).c_str());
+    CHECK(said.find("2 documents, 9 bytes, 9 tokens + 2 end-of-text") != said.npos, "%s", said.c_str());
+    std::string text;
+    for (int i = 0; i < 40000; i++) text += "word" + std::to_string(i) + " ";
+    put_file(d / "long.txt", text);  // several blocks
+    said = run_prepare({d / "long.txt", "--format", "binidx", "--val", "0", "--out", d / "l"});
+    std::vector<uint32_t> ids = shard_ids(d / "l_train.bin");
+    CHECK(ids.back() == 0 && std::string(ids.begin(), ids.end() - 1) == text && file_bytes(d / "l_train.idx") == idx_bytes({(int)text.size() + 1}, 8), "a document of several blocks is one document");
+    CHECK(said.find(format("--data_file %s --data_type binidx --ctx_len 64 --my_exit_tokens %zu --magic_prime %lld", (d / "l_train").c_str(), ids.size(), (long long)magic_prime(ids.size(), 64))) != said.npos, "%s", said.c_str());
+    CHECK(Loader(d / "l_train", 64, Loader::OFFICIAL).windows == magic_prime(ids.size(), 64), "the printed prime is not the one that we use");
+    std::mt19937 random(32);
+    SmallBpe v(random, 30, "abc ");
+    Tokenizer("gpt2", v.tokens, v.tokens.size() - 1, v.merges).save(d / "g.tok");
+    CHECK_ERROR(run_prepare({d / "a.txt", "--format", "binidx", "--out", d / "y", "--tokenizer", "char"}), "is a piece of text in the tokenizer char");
+    CHECK_ERROR(run_prepare({d / "a.txt", "--format", "binidx", "--out", d / "y", "--tokenizer-file", d / "g.tok"}), "is a piece of text in the tokenizer gpt2");
+    CHECK(!file_exists(d / "y_train.bin") && !file_exists(d / "y_train.bin.tmp"), "something was written");
 }
 TEST("prepare: --keep drops all other characters") {
     ScratchDir d;
@@ -414,4 +605,48 @@ TEST("prepare: English Wikipedia with --keep has exactly 56 symbols") {
     if (!file_exists("../shared/data/wiki_val.txt.xz") || system(("xz -dc ../shared/data/wiki_val.txt.xz > " + (d / "w.txt") + " 2> /dev/null").c_str())) SKIP("needs ../shared/data/wiki_val.txt.xz and xz");
     run_prepare({d / "w.txt", "--tokenizer", "char", "--keep", "a-zA-Z \\n.,", "--out", d / "w"});
     CHECK(load_tokenizer(d / "w.tok")->vocab == 56, "%d symbols", load_tokenizer(d / "w.tok")->vocab);
+}
+
+// ------------------------------------------------------------------------------------------------
+// tasks
+
+inline std::string run_tasks(std::vector<const char *> words, const std::string &out) {
+    words.insert(words.begin(), "tasks"), words.push_back("--out"), words.push_back(out.c_str());
+    CHECK(tasks::tasks_main(words.size(), (char **)words.data()) == 0, "./tasks %s fails", words[1]);
+    return file_bytes(out);
+}
+TEST("tasks: reverse reverses, every length up to --digits comes, and the seed decides") {
+    ScratchDir d;
+    std::string text = run_tasks({"reverse", "--digits", "7", "--examples", "5000", "--seed", "3"}, d / "r.txt");
+    std::istringstream lines(text);
+    std::map<size_t, int> lengths;
+    int count[10] = {};
+    for (std::string line; std::getline(lines, line);) {
+        size_t n = line.find('=');
+        CHECK(line.size() == 2 * n + 1 && std::equal(line.begin(), line.begin() + n, line.rbegin()), "%s", line.c_str());
+        lengths[n]++;
+        for (size_t i = 0; i < n; i++) count[line.at(i) - '0']++;
+    }
+    for (int n = 1; n <= 7; n++) CHECK(abs(lengths[n] - 5000 / 7) < 120, "%d lines of %d digits", lengths[n], n);  // 5 sigma of 25
+    for (int c : count) CHECK(c > 1800 && c < 2200, "a digit comes %d of 20000 times", c);
+    CHECK(lengths.size() == 7 && text.back() == '\n', "%zu lengths", lengths.size());
+    CHECK(run_tasks({"reverse", "--digits", "7", "--examples", "5000", "--seed", "3"}, d / "s.txt") == text, "the same seed gives another text");
+    CHECK(run_tasks({"reverse", "--digits", "7", "--examples", "5000", "--seed", "4"}, d / "s.txt") != text, "another seed gives the same text");
+}
+TEST("tasks: recall asks only for what the line has said, twice as often as it has pairs, and keys of a line differ") {
+    ScratchDir d;
+    std::istringstream lines(run_tasks({"recall", "--pairs", "5", "--keys", "9", "--values", "30", "--examples", "3000"}, d / "r.txt"));
+    std::set<std::string> keys, values;
+    std::set<size_t> lengths;
+    for (std::string line; std::getline(lines, line);) {
+        size_t end = line.find(';'), n = end / 4;  // a key is 3 bytes of UTF-8, a value 1
+        CHECK(end % 4 == 0 && n >= 1 && n <= 5 && line.size() == end + 1 + 8 * n, "%s", line.c_str());
+        std::map<std::string, std::string> said;
+        for (size_t i = 0; i < n; i++) said[line.substr(4 * i, 3)] = line.substr(4 * i + 3, 1);
+        CHECK(said.size() == n, "a key twice: %s", line.c_str());
+        for (size_t i = end + 1; i < line.size(); i += 4) CHECK(said.count(line.substr(i, 3)) && said[line.substr(i, 3)] == line.substr(i + 3, 1), "%s", line.c_str());
+        for (auto &[key, value] : said) keys.insert(key), values.insert(value);
+        lengths.insert(n);
+    }
+    CHECK(keys.size() == 9 && values.size() == 30 && lengths.size() == 5, "%zu keys, %zu values, %zu lengths", keys.size(), values.size(), lengths.size());
 }
