@@ -2,6 +2,7 @@
 # make cpu        build for the CPU (any compiler for C++17; nothing else is needed)
 # make gpu        build for GPUs; without a visible one for all architectures that the toolkit knows of
 # make demo       prepare a text, train a small model for a minute or two, plot the loss
+# make compare    RWKV-4 beside GPT-2 on the same text; make compare-inference: their time and memory per token
 # make test       all tests; ends with "N passed, N failed"
 # make clean
 #
@@ -19,19 +20,25 @@ DEVICE ?= $(shell dev/gpu_flags.sh --visible "$(NVCC)" && echo gpu || echo cpu)
 PRECISION ?= $(if $(filter gpu,$(DEVICE)),bf16,fp32)
 BUILD := build/$(DEVICE)-$(PRECISION)$(if $(DEBUG),-debug)$(if $(SANITIZE),-sanitize)
 
-PROGRAMS := train_rwkv            # CUDA: one .cu at the top each
-TOOLS := prepare stories plot     # plain C++
-CUDA_TESTS := test_rwkv ladder_wkv4 bench_gemm
+PROGRAMS := train_rwkv train_rwkv7 train_gpt2 run_rwkv    # CUDA: one .cu at the top each
+TOOLS := prepare stories tasks plot                       # plain C++
+CUDA_TESTS := test_rwkv test_rwkv7 test_gpt2 test_run ladder_wkv4 ladder_wkv7 ladder_attention bench_gemm
 HOST_TESTS := test_host
+MODEL_TOOLS := latency_rwkv4 latency_gpt2 score_rwkv4 score_rwkv7  # one source for several models: -DMODEL_RWKV4, ...
 
-source = $(firstword $(wildcard $1.cu data_prep/$1.cpp dev/$1.cpp tests/$1.cpp) $(source_$1))
-source_ladder_wkv4 := dev/kernels/wkv4/ladder.cu
+source = $(firstword $(wildcard $1.cu data_prep/$1.cpp dev/$1.cpp tests/$1.cpp tests/$1.cu) $(source_$1) $(source_$(firstword $(subst _, ,$1))))
 source_bench_gemm := dev/bench/gemm.cu
+source_ladder_wkv4 := dev/kernels/wkv4/ladder.cu
+source_ladder_wkv7 := dev/kernels/wkv7/ladder.cu
+source_ladder_attention := dev/kernels/attention/ladder.cu
+source_latency := dev/compare/latency.cu
+source_score := dev/tasks/score.cu
 
 ifeq (,$(filter fp32 bf16 fp16 $(if $(filter cpu,$(DEVICE)),fp64),$(PRECISION)))
 $(error PRECISION=$(PRECISION) is not one of fp32 bf16 fp16$(if $(filter cpu,$(DEVICE)), fp64); fp64 is for the CPU)
 endif
-DEFINES := -DPRECISION_$(shell echo $(PRECISION) | tr a-z A-Z) $(if $(DEBUG),-DDEBUG) -I.
+upper = $(shell echo $1 | tr a-z A-Z)
+DEFINES = -DPRECISION_$(call upper,$(PRECISION)) $(if $(DEBUG),-DDEBUG) $(if $(filter $*,$(MODEL_TOOLS)),-DMODEL_$(call upper,$(lastword $(subst _, ,$*)))) -I.
 
 # -march=native: the CPU kernels are plain vector code; override ARCH to build for another machine
 ARCH ?= native
@@ -41,9 +48,11 @@ OPTIMISE := $(if $(DEBUG)$(SANITIZE),-O1 -g,$(OPT)) $(if $(SANITIZE),-fsanitize=
 WARN := -Wall -Wextra
 CPU_FLAGS = $(if $(filter aarch64 arm64,$(shell uname -m)),-mcpu=$(ARCH),-march=$(ARCH)) $(OPTIMISE) $(WARN) -Wno-maybe-uninitialized -Wno-nonnull $(if $(findstring clang,$(CXX)),-Wno-pass-failed)
 
-.PHONY: all cpu gpu demo test clean
+links = @for p in $1; do ln -sf $(BUILD)/$$p $$p; done; for p in $2; do ln -sf build/tools/$$p $$p; done
+
+.PHONY: all cpu gpu demo compare compare-inference test clean
 all: $(addprefix $(BUILD)/,$(PROGRAMS)) $(addprefix build/tools/,$(TOOLS))
-	@for p in $(PROGRAMS); do ln -sf $(BUILD)/$$p $$p; done; for p in $(TOOLS); do ln -sf build/tools/$$p $$p; done
+	$(call links,$(PROGRAMS),$(TOOLS))
 	@echo "built $(BUILD)/: $(strip $(PROGRAMS)), and $(strip $(TOOLS))"
 cpu gpu:
 	@$(MAKE) --no-print-directory DEVICE=$@ all
@@ -67,13 +76,20 @@ $(BUILD) build/tools build/tools-sanitize:
 define depends
 $(BUILD)/$1: $(call source,$1)
 endef
-$(foreach p,$(PROGRAMS) $(CUDA_TESTS),$(eval $(call depends,$p)))
+$(foreach p,$(PROGRAMS) $(CUDA_TESTS) $(MODEL_TOOLS),$(eval $(call depends,$p)))
 $(foreach p,$(TOOLS) $(HOST_TESTS),$(eval build/tools/$p build/tools-sanitize/$p: $(call source,$p)))
 %.d: ;
 -include $(wildcard build/*/*.d)
 
-demo: all
-	dev/demo.sh
+demo: $(BUILD)/train_rwkv $(addprefix build/tools/,prepare stories plot)
+	$(call links,train_rwkv,prepare stories plot)
+	@dev/demo.sh
+compare: $(addprefix $(BUILD)/,train_rwkv train_gpt2) $(addprefix build/tools/,prepare stories plot)
+	$(call links,train_rwkv train_gpt2,prepare stories plot)
+	@dev/compare/compare.sh
+compare-inference: $(addprefix $(BUILD)/,latency_rwkv4 latency_gpt2) build/tools/plot
+	$(call links,,plot)
+	@BIN=$(BUILD) dev/compare/compare-inference.sh
 test:
 	tests/run.sh
 clean:

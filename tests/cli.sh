@@ -61,6 +61,36 @@ close "$dir/whole.jsonl" "$dir/truncated.jsonl" 0.05 && ! close "$dir/whole.json
 close "$dir/whole.jsonl" "$dir/recompute.jsonl" 0 && ok "--recompute 2: the same losses" || bad "recompute changes the losses"
 "${train[@]}" --steps 3 --load "$dir/killed" --log "$dir/load.jsonl" >"$dir/out" 2>&1 && awk -v l="$(losses "$dir/load.jsonl" | head -1)" -v b="$last" 'BEGIN { exit !(l < b + 0.5) }' && ok "--load goes on from a run's weights" || bad "--load" "$(tail -1 "$dir/out")"
 
+# ---- the other trainers: they learn, and resumed = undisturbed
+declare -A own=([rwkv7]="--head-size 16" [gpt2]="--heads 2 --dropout 0.1")
+for model in rwkv7 gpt2; do
+    # shellcheck disable=SC2206  # words
+    run=("$bin/train_$model" "${train[@]:1}" ${own[$model]} --steps 30 --save-every 15)
+    if "${run[@]}" --out "$dir/$model" --log "$dir/$model.jsonl" >"$dir/out" 2>&1; then ok "train_$model trains, evaluates, samples and saves"; else bad "train_$model" "$(tail -3 "$dir/out")"; fi
+    awk -v a="$(losses "$dir/$model.jsonl" | head -1)" -v b="$(losses "$dir/$model.jsonl" | tail -1)" 'BEGIN { exit !(a > 5.3 && a < 5.8 && b < a - 1) }' && ok "its loss falls from ln 256" || bad "the loss of train_$model: $(losses "$dir/$model.jsonl" | sed -n '1p;$p' | tr '\n' ' ')"
+    mkdir -p "$dir/$model.half" && cp -r "$dir/$model/step_00000015" "$dir/$model.half/"
+    "${run[@]}" --out "$dir/$model.half" --resume >"$dir/out" 2>&1
+    if cmp -s "$dir/$model/step_00000030/model.safetensors" "$dir/$model.half/step_00000030/model.safetensors"; then ok "resumed, it ends with the same weights to the byte"; else bad "train_$model: resumed weights differ" "$(tail -1 "$dir/out")"; fi
+done
+fails 1 "GPT-2" "$bin/train_rwkv" --train "$dir/t_train.bin" --load "$dir/gpt2" --steps 2
+fails 1 "RWKV-4" "$bin/train_rwkv7" --train "$dir/t_train.bin" --load "$dir/killed" --steps 2
+fails 1 "RWKV-7" "$bin/train_gpt2" --train "$dir/t_train.bin" --load "$dir/rwkv7" --steps 2
+fails 1 "leave the option away" "$bin/train_gpt2" --train "$dir/t_train.bin" --load "$dir/gpt2" --activation relu --steps 2
+
+# ---- tuning: the weights stay, the loss falls, resumed = undisturbed
+for tune in lora state; do
+    run=("$bin/train_rwkv7" --train "$dir/t_train.bin" --ctx 32 --tune $tune --load "$dir/rwkv7" --lr 2e-2 --steps 12 --save-every 6 --sample-tokens 5)
+    if "${run[@]}" --out "$dir/$tune" --log "$dir/$tune.jsonl" >"$dir/out" 2>&1; then ok "--tune $tune trains"; else bad "--tune $tune" "$(tail -1 "$dir/out")"; fi
+    awk -v a="$(losses "$dir/$tune.jsonl" | head -1)" -v b="$(losses "$dir/$tune.jsonl" | tail -1)" 'BEGIN { exit !(b < a) }' && ok "its loss falls" || bad "the loss of --tune $tune does not fall"
+    mkdir -p "$dir/$tune.half" && cp -r "$dir/$tune/step_00000006" "$dir/$tune.half/"
+    "${run[@]}" --out "$dir/$tune.half" --resume >"$dir/out" 2>&1
+    if cmp -s "$dir/$tune/step_00000012/model.safetensors" "$dir/$tune.half/step_00000012/model.safetensors"; then ok "resumed, it ends with the same bytes"; else bad "--tune $tune: resumed differs" "$(tail -1 "$dir/out")"; fi
+done
+"$bin/train_rwkv7" --train "$dir/t_train.bin" --ctx 32 --load "$dir/lora" --steps 1 --log "$dir/merged.jsonl" --sample-tokens 0 >/dev/null 2>&1
+awk -v a="$(losses "$dir/merged.jsonl" | head -1)" -v b="$(losses "$dir/lora.jsonl" | head -1)" 'BEGIN { exit !(a < b) }' && ok "the merged checkpoint of LoRA is an ordinary model, and better" || bad "the merged checkpoint of LoRA"
+fails 2 "needs --load" "$bin/train_rwkv7" --train "$dir/t_train.bin" --tune lora --steps 2
+fails 2 "for RWKV-7" "${train[@]}" --load "$dir/killed" --tune state --steps 2
+
 # ---- bad input: one sentence each
 t=("$bin/train_rwkv" --train "$dir/t_train.bin" --steps 2)
 fails 2 "--train is missing" "$bin/train_rwkv"
