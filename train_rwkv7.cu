@@ -131,10 +131,10 @@ template<int W> struct Head7 {         // the place of a thread; everything at c
 #ifdef CUDA_CPU
 constexpr int HEAD_WARPS = 1;
 template<class F> inline void dispatch_head(int N, F f) {  // f(W, lanes)
-    int all = cuda_cpu::opt.check ? 32 : 0;
-    if (N == 64) f(std::integral_constant<int, 64>(), all ? all : 1);
-    else if (N == 128) f(std::integral_constant<int, 128>(), all ? all : 1);
-    else f(std::integral_constant<int, 16>(), all ? all : N / 16);
+    bool check = cuda_cpu::opt.check;  // whole warps, as on a GPU
+    if (N == 64 && !check) f(std::integral_constant<int, 64>(), 1);
+    else if (N == 128 && !check) f(std::integral_constant<int, 128>(), 1);
+    else f(std::integral_constant<int, 16>(), check ? 32 : N / 16);
 }
 #else
 constexpr int HEAD_WARPS = 4;

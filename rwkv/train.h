@@ -54,7 +54,7 @@ struct ModelInput {
 };
 
 struct TrainOptions {
-    std::string train, val, out, load, tune, schedule, bptt, prompt, log, tokenizer;
+    std::string train, val, order, out, load, tune, schedule, bptt, prompt, log, tokenizer;
     bool resume, doc_reset;
     int64_t rank, layers, dim, ffn, ctx, batch, accum, chunk, steps, warmup, seed, eval_every, eval_batches, sample_every, sample_tokens, save_every, keep, recompute;
     double alpha, lr, lr_final, beta1, beta2, eps, weight_decay, clip, l2wrap, temperature, top_p;
@@ -63,6 +63,7 @@ struct TrainOptions {
         std::vector<Option> all = {
             {"train", &train, "", "", "shard(s) to train on; quote a pattern: 'data/x_train_*.bin'"},
             {"val", &val, "", "", "shard(s) for the validation loss"},
+            {"order", &order, "shuffled", "shuffled|official", "of the samples: ours, or that of RWKV-LM's trainer (one file)"},
             {"out", &out, "", "", "folder for checkpoints; without it nothing is saved"},
             {"load", &load, "", "", "start from these weights: .safetensors, .pth or a checkpoint folder"},
             {"resume", &resume, "go on from the last good checkpoint in --out"},
@@ -523,13 +524,16 @@ template<class Model> struct Trainer {
         if (o.warmup > o.steps) usage_fail("--warmup is %lld, but must not exceed --steps, %lld", (long long)o.warmup, (long long)o.steps);
         device_init();
         B = o.batch, T = o.ctx, TC = o.chunk ? std::min(o.chunk, o.ctx) : o.ctx, chunks = ceil_div(T, TC);
-        train_data.reset(new Loader(o.train, T, Loader::SHUFFLED, o.seed));
+        train_data.reset(new Loader(o.train, T, o.order == "official" ? Loader::OFFICIAL : Loader::SHUFFLED, o.seed));
         batches.reset(new Prefetcher(*train_data, B));
         if (!o.val.empty()) val_data.reset(new Loader(o.val, T, Loader::IN_ORDER)), val_data->batches(B);
         made_with = train_data->made_with;
-        if (!made_with.vocab) made_with.vocab = 50257, made_with.eot = 50256;  // llm.c's shards do not say: they are GPT-2's
+        bool pair = !made_with.vocab && made_with.eot == 0;  // RWKV-LM's .bin and .idx do not say; llm.c's shards neither: they are GPT-2's
+        if (!made_with.vocab && !pair) made_with.vocab = 50257, made_with.eot = 50256;
         if (o.doc_reset && made_with.eot < 0) usage_fail("--doc-reset needs a tokenizer with an end-of-text token, which %s has not", o.train.c_str());
         if (val_data && val_data->made_with.hash != made_with.hash) fail("--val %s was made with another tokenizer than --train %s; prepare both together", o.val.c_str(), o.train.c_str());
+        load_tokenizer_for_samples();
+        if (pair && tokenizer) made_with = {tokenizer->hash, tokenizer->vocab, 0, tokenizer->kind};
 
         std::string resumed = o.resume ? latest_checkpoint(o.out) : "";
         if (o.resume && resumed.empty()) printf("no checkpoint in %s yet: starting from scratch\n", o.out.c_str());
@@ -538,6 +542,7 @@ template<class Model> struct Trainer {
         std::string source = !resumed.empty() && tunes("weights") ? resumed + "/model.safetensors" : o.load.empty() ? "" : weights_file(o.load);
         std::unique_ptr<TensorFile> file(source.empty() ? nullptr : new TensorFile(source));
         if (file) check_tokenizer(*file);
+        else if (!made_with.vocab) made_with.vocab = 65536;  // World's; a file says its own
         Shape shape = shape_from_options(file.get());  // also completes config, which rows() needs
         p.table = TensorTable(Model::rows(config), shape);
         if (tunes("lora")) tuned.table = lora.table(p.table, o.rank);
@@ -559,13 +564,13 @@ template<class Model> struct Trainer {
         RunFacts facts = {Model::kind, format("L%d C%d F%d V%d", s.L, s.C, s.F, s.V), PRECISION_NAME, device().name, made_with.kind,
                           format("%016llx", (unsigned long long)made_with.hash), p.table.count, (int64_t)arena.total};
         run_log.open(o.log, options, o.resume && !resumed.empty() ? step : -1, facts);
-        load_tokenizer_for_samples();
     }
-    // data/x_train.bin or data/x_train_000003.bin -> data/x.tok
+    // data/x_train.bin or data/x_train_000003.bin -> data/x.tok; of a pair, data/x.bin or data/x -> data/x.tok
     void load_tokenizer_for_samples() {
         std::string path = o.tokenizer;
         size_t cut = o.train.rfind("_train");
         if (path.empty() && cut != std::string::npos) path = o.train.substr(0, cut) + ".tok";
+        else if (path.empty()) path = o.train.substr(0, o.train.rfind(".bin")) + ".tok";
         struct stat st;
         if (o.tokenizer.empty() && (path.empty() || stat(path.c_str(), &st))) {
             if (o.sample_tokens) printf("no tokenizer beside %s: no samples (--tokenizer names one)\n", o.train.c_str());

@@ -219,12 +219,12 @@ template<Wkv7Mode MODE, int N, int L> __device__ inline void wkv7_prepare(const 
 #pragma unroll
         for (int t = 0; t < L; t++) {        // all under way before the first is used; past the end: the last again
             int64_t i = at + min(t, n - 1) * step;
-            w[t] = f.w[i];
-            if (L <= 16) first[t] = p[i], second[t] = q[i];  // registers for more there are not
+            if (L <= 16) w[t] = f.w[i], first[t] = p[i], second[t] = q[i];  // registers for more there are not
         }
         real sum[L], total = 0;              // log2 E_t
 #pragma unroll
         for (int t = 0; t < L; t++) {
+            if (L > 16) w[t] = f.w[at + min(t, n - 1) * step];
             real e = exp2v(Vec<1>(-fabs((real)w[t]) * LOG2E))[0], z = reciprocal(Vec<1>(1 + e))[0];
             if (t < present) total -= WKV7_DECAY * LOG2E * z * ((real)w[t] < 0 ? e : real(1));
             sum[t] = total;
@@ -310,7 +310,7 @@ template<int F, class Sees> __device__ inline void wkv7_keep(real (&x)[F][4], in
 }
 
 // A warp has rows i0 .. i0 + 15 of X, P = (Q X^T)^T, U and Y, all with the value channel as row of the fragment.
-template<Wkv7Mode MODE, int N, int L> __global__ void __launch_bounds__(N * 2, N <= 64 ? 3 : 1) wkv7_chunk_forward_kernel(Wkv7Args f) {
+template<Wkv7Mode MODE, int N, int L> __global__ void __launch_bounds__(N * 2, has_master && N <= 64 && L == 16 ? 3 : 1) wkv7_chunk_forward_kernel(Wkv7Args f) {
     extern __shared__ real wkv7_room[];
     real *room = wkv7_room;
     const Wkv7Keys<N, L> s(room, false);

@@ -1,8 +1,8 @@
 #!/bin/bash
-# dev/bench/step.sh: training speed of train_rwkv at named sizes, as rows of a Markdown table.
+# dev/bench/step.sh: training speed of a trainer at named sizes, as rows of a Markdown table.
 #
 #     dev/bench/step.sh [PROGRAM [NAME ...]]       default: ./train_rwkv and every name of the table below
-#     STEPS=30 SECONDS_EACH=60 dev/bench/step.sh build/gpu-bf16/train_rwkv 169M
+#     STEPS=30 SECONDS_EACH=60 dev/bench/step.sh build/gpu-bf16/train_rwkv7 7-0.1B
 #
 # Trains on random tokens (a shard made here), --l2wrap and clipping on as by default, no evaluation, no checkpoint. The median
 # is over the steps of --log without the first fifth (at least two), which plan, tune and capture. A size that takes longer
@@ -19,6 +19,10 @@ L6-C256      6      256  256   256  8
 169M-ctx512  12     768  50277 512  16
 169M         12     768  50277 1024 64
 430M         24     1024 50277 1024 32
+GPT-2-124M   12     768  50257 1024 32
+7-0.1B       12     768  65536 1024 32
+7-0.4B       24     1024 65536 1024 16
+7-1.5B       24     2048 65536 1024 8
 "
 program=${1:-./train_rwkv}
 shift || true

@@ -3,6 +3,7 @@
 #
 #     make compare                              809 thousand parameters, three seeds, on two CPU cores within 15 minutes
 #     make compare SIZE=90m TEXT=wiki.txt       92 million, on a GPU
+#     make compare SIZE=rwkv7 TEXT=book.txt     RWKV-7 against RWKV-4 on bytes, 0.98 million, on two CPU cores
 #     make compare SIZE=seed TEXT=wiki.txt      the run that started this project, as it was: RWKV 92M, GPT-2 85M
 #
 # Both models get the same tokens in the same order, the same optimizer, and are evaluated on the same batches after the
@@ -20,7 +21,7 @@ stop() { echo "error: $*" >&2; exit 1; }
 say() { printf '\n== %s\n' "$*"; }
 
 # The entrants: key | name | program | options. The first is compared with each of the others.
-keep="" search="" lr=""
+keep="" search="" lr="" tokenizer=char models="RWKV-4 and GPT-2"
 optimizer="--beta1 0.9 --beta2 0.99 --eps 1e-8 --weight-decay 0.01 --clip 1 --l2wrap 0 --schedule cosine"
 sampling="--temperature 0.8 --top-p 1 --sample-tokens 300"
 case $SIZE in
@@ -28,6 +29,11 @@ cpu)  # one width, one depth; RWKV-4's F is 3.5 C, which gives both models 12 C^
     entrants="rwkv4 | RWKV-4 | train_rwkv | --layers 4 --dim 128 --ffn 448
               gpt2  | GPT-2  | train_gpt2 | --layers 4 --dim 128 --heads 4"
     batch="--ctx 128 --batch 8" steps=1000 evals=5 eval_batches=50 search=2e-3 ;;
+rwkv7) # one width, one depth; F = 4.75 C makes up for RWKV-7's LoRAs
+    entrants="rwkv7 | RWKV-7 | train_rwkv7 | --layers 4 --dim 128
+              rwkv4 | RWKV-4 | train_rwkv  | --layers 4 --dim 128 --ffn 608"
+    tokenizer=byte models="RWKV-7 and RWKV-4"
+    batch="--ctx 128 --batch 8" steps=800 evals=8 eval_batches=50 search=2e-3 ;;
 90m)  # both as published, F = 4C; a little more width makes up for RWKV-4's fifth C^2 of a layer
     entrants="rwkv4 | RWKV-4 | train_rwkv | --layers 12 --dim 768
               gpt2  | GPT-2  | train_gpt2 | --layers 12 --dim 800 --heads 10"
@@ -38,11 +44,10 @@ seed) # the opponent of that run, its two peculiarities taken back one at a time
               gpt2      | GPT-2 (64 heads, dropout, ReLU) | train_gpt2 | $gpt --heads 64 --activation relu --dropout 0.2
               gpt2-gelu | the same with GELU              | train_gpt2 | $gpt --heads 64 --activation gelu --dropout 0.2
               gpt2-12   | the same, 12 heads, no dropout  | train_gpt2 | $gpt --heads 12 --activation gelu"
-    keep="" search="" lr=""
-optimizer="--beta1 0.9 --beta2 0.999 --eps 1e-8 --weight-decay 0.01 --clip 0 --l2wrap 0 --schedule constant"
+    optimizer="--beta1 0.9 --beta2 0.999 --eps 1e-8 --weight-decay 0.01 --clip 0 --l2wrap 0 --schedule constant"
     sampling="--temperature 1 --top-p 1 --sample-tokens 500"
     batch="--ctx 256 --batch 8" steps=5000 evals=10 eval_batches=200 keep='a-zA-Z \n.,' lr=3e-4 ;;
-*) stop "SIZE=$SIZE is not one of cpu, 90m, seed" ;;
+*) stop "SIZE=$SIZE is not one of cpu, rwkv7, 90m, seed" ;;
 esac
 steps=${STEPS:-$steps} trial_steps=$((steps / 3)) every=$((steps / evals))
 warmup=${search:+4}  # percent of the steps
@@ -57,7 +62,7 @@ done <<<"$entrants"
 # ---------------------------------------------------------------- the text
 if [ -n "$TEXT" ]; then
     [ -r "$TEXT" ] || stop "TEXT=$TEXT cannot be read; pass a plain text file"
-elif [ "$SIZE" != cpu ]; then
+elif [ "$SIZE" = 90m ] || [ "$SIZE" = seed ]; then
     TEXT=data/wikitext-103.txt
     [ -s $TEXT ] || stop "SIZE=$SIZE trains on a text of Wikipedia: pass TEXT=FILE, or fetch $TEXT with data_prep/download.sh wikitext-103"
 elif [ -s data/tinyshakespeare.txt ] || data_prep/download.sh tinyshakespeare >/dev/null 2>&1; then
@@ -68,11 +73,11 @@ else
     [ -s $TEXT ] || "$BIN/stories" --bytes 4000000 --seed 1 --out $TEXT
 fi
 if [ -z "$PROMPT" ]; then
-    case $TEXT in *shakespeare*) PROMPT=ROMEO: ;; *stories*) PROMPT="Once upon a time" ;; *) [ "$SIZE" = cpu ] || PROMPT="Soviet Union" ;; esac
+    case $TEXT in *shakespeare*) PROMPT=ROMEO: ;; *stories*) PROMPT="Once upon a time" ;; *) [ "$SIZE" = cpu ] || [ "$SIZE" = rwkv7 ] || PROMPT="Soviet Union" ;; esac
 fi
 mkdir -p "$OUT"
 rm -f "$OUT"/*.jsonl "$OUT"/*.out "$OUT"/compare.md "$OUT"/*.svg "$OUT"/report.html
-"$BIN/prepare" "$TEXT" --tokenizer char ${keep:+--keep "$keep"} --out "$OUT/text" >"$OUT/prepare.out"
+"$BIN/prepare" "$TEXT" --tokenizer "$tokenizer" ${keep:+--keep "$keep"} --out "$OUT/text" >"$OUT/prepare.out"
 grep -E 'characters|alphabet|bytes' "$OUT/prepare.out" || true
 
 # ---------------------------------------------------------------- one run
@@ -147,7 +152,7 @@ for key in "${keys[@]}"; do
 done
 y_max=$(for f in "$OUT"/*-[0-9]*.jsonl; do case $f in */trial-*) ;; *) field val_loss "$f" | head -1 ;; esac; done | sort -g | tail -1 | awk '{ print $1 * 1.08 }')
 text=$(basename "$TEXT")
-title="RWKV-4 and GPT-2 on $text"
+title="$models on $text"
 "$BIN/plot" "${curves[@]}" --x steps --y-max "$y_max" --title "$title" --out "$OUT/loss-by-steps.svg" --html "$OUT/report.html" --markdown "$OUT/table.md"
 "$BIN/plot" "${curves[@]}" --x seconds --y-max "$y_max" --title "$title" --out "$OUT/loss-by-seconds.svg" >/dev/null
 

@@ -14,8 +14,8 @@ build=build/$DEVICE-$PRECISION
 
 # name   | options of ./tasks               | lines  | options of the trainer
 table="
-reverse  | reverse --digits 12              | 250000 | --layers 2 --dim 64 --ctx 64 --batch 32 --steps 1500 --lr 4e-3 --lr-final 1e-4 --warmup 20
-recall   | recall --pairs 8 --keys 64       | 100000 | --layers 2 --dim 64 --ctx 64 --batch 16 --steps 2000 --lr 4e-3 --lr-final 1e-4 --warmup 20
+reverse  | reverse --digits 12              | 200000 | --layers 2 --dim 64 --ctx 64 --batch 32 --steps 1500 --lr 4e-3 --lr-final 1e-4 --warmup 20
+recall   | recall --pairs 8 --keys 64       | 150000 | --layers 2 --dim 64 --ctx 64 --batch 16 --steps 2000 --lr 4e-3 --lr-final 1e-4 --warmup 20
 "
 make -s DEVICE="$DEVICE" PRECISION="$PRECISION" build/tools/{tasks,prepare} "$build"/{train_rwkv,train_rwkv7,score_rwkv4,score_rwkv7}
 mkdir -p data/tasks runs/tasks
