@@ -16,7 +16,7 @@
 #include "run/logits.h"
 
 struct Command { const char *name, *purpose; int (*run)(int argc, char **argv); };
-const Command commands[] = {
+static const Command commands[] = {
     {"generate", "text that goes on from a prompt", generate_main},
     {"chat", "a conversation", chat_main},
     {"bench", "how fast a model is here", bench_main},

@@ -33,7 +33,7 @@ template<int W> __device__ inline Vec<W> norm_backward_row(Vec<W> g, Vec<W> xh, 
 // out[k][c] += sum over p of partial[p][k][c]: K vectors of C, given by their addresses; null: not wanted.
 constexpr int MAX_SUMS = 8;
 struct SumTargets { real *out[MAX_SUMS]; };
-__global__ void column_sums_kernel(SumTargets to, const real *partial, int P, int K, int C) {
+__global__ void column_sums_kernel(const __grid_constant__ SumTargets to, const real *partial, int P, int K, int C) {
     __shared__ real part[8][33];
     int c = blockIdx.x * 32 + threadIdx.x, k = blockIdx.y;
     real s = 0, *out = to.out[k];
@@ -44,7 +44,7 @@ __global__ void column_sums_kernel(SumTargets to, const real *partial, int P, in
     for (int y = 1; y < 8; y++) s += part[y][threadIdx.x];
     out[c] += s;
 }
-__global__ void column_sums_serial_kernel(SumTargets to, const real *partial, int P, int K, int C) {
+__global__ void column_sums_serial_kernel(const __grid_constant__ SumTargets to, const real *partial, int P, int K, int C) {
     int c = blockIdx.x * blockDim.x + threadIdx.x, k = blockIdx.y;
     real s = 0, *out = to.out[k];
     if (c >= C || !out) return;
