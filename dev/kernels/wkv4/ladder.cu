@@ -21,6 +21,7 @@
 #define TESTING
 #include "train_rwkv.cu"
 #include "dev/kernels/wkv4/reference.h"
+#include "dev/kernels/timing.h"
 #include <array>
 
 struct Buffers {                       // one problem on the device
@@ -285,28 +286,6 @@ static bool check(int rung) {
 // ------------------------------------------------------------------------------------------------
 // Times
 
-struct Event {
-    cudaEvent_t e;
-    Event() { cudaCheck(cudaEventCreate(&e)); }
-    ~Event() { cudaEventDestroy(e); }
-};
-// median microseconds of launch(i), i = 0, 1, ...: at least five, about `ms` milliseconds in all
-template<class F> double median_us(F launch, double ms) {
-    Event start, stop;
-    std::vector<double> times;
-    double total = 0;
-    for (int i = 0; i < 2; i++) launch(i);
-    for (int i = 2; i < 7 || (total < ms && i < 1000); i++) {
-        cudaCheck(cudaEventRecord(start.e, 0));
-        launch(i);
-        cudaCheck(cudaEventRecord(stop.e, 0)), cudaCheck(cudaEventSynchronize(stop.e));
-        float t;
-        cudaCheck(cudaEventElapsedTime(&t, start.e, stop.e));
-        times.push_back(t * 1000), total += t;
-    }
-    std::sort(times.begin(), times.end());
-    return times[times.size() / 2];
-}
 static double copy_bandwidth() {  // GB/s, read + written
     size_t bytes = std::max<size_t>(64 << 20, 8 * (size_t)device().l2CacheSize);
     char *a, *b;
