@@ -7,8 +7,9 @@
 #include "test.h"
 
 // Logits reach +-7. fp32: sums of 200 products in three layers, the norms divide by deviations of 0.006: some 1e-5.
-// 16 bits: activations round by 2^-9 (bf16) or 2^-12 (fp16) at every product, which these strong weights amplify.
-constexpr double LOGIT_LIMIT = sizeof(floatX) == 8 ? 2e-6 : sizeof(floatX) == 4 ? 1e-4 : std::is_same<floatX, __half>::value ? 0.15 : 1;
+// 16 bits: activations round by 2^-9 (bf16) or 2^-12 (fp16) at every product, which these strong weights amplify: the root
+// of the mean square was at most 0.074 in bf16.
+constexpr double LOGIT_LIMIT = sizeof(floatX) == 8 ? 2e-6 : sizeof(floatX) == 4 ? 1e-4 : std::is_same<floatX, __half>::value ? 0.05 : 0.15;
 static const char *const versions[] = {"4", "51", "52", "6", "7"};
 
 static std::string model_path(const std::string &version) { return "tests/data/run_" + version + (version == "7" ? ".pth" : ".safetensors"); }
@@ -33,11 +34,15 @@ static std::vector<float> rnn(Engine &e, const std::vector<int> &ids, real *stat
     for (size_t t = 0; t < ids.size(); t++) e.decode(&ids[t], 1, state, nullptr, z.data() + t * e.info.V);
     return z;
 }
-template<class A, class B> static double difference(const A &a, const B &b) {  // the largest; NaN is infinite
+// The largest difference, of 16-bit builds the root of the mean square, which one unlucky logit does not decide; NaN is infinite
+template<class A, class B> static double difference(const A &a, const B &b) {
     if (a.size() != b.size()) return INFINITY;
-    double most = 0;
-    for (size_t i = 0; i < a.size(); i++) { double d = fabs((double)a[i] - (double)b[i]); most = d <= most ? most : std::isfinite(d) ? d : INFINITY; }
-    return most;
+    double most = 0, squares = 0;
+    for (size_t i = 0; i < a.size(); i++) {
+        double d = fabs((double)a[i] - (double)b[i]);
+        most = d <= most ? most : std::isfinite(d) ? d : INFINITY, squares += d * d;
+    }
+    return has_master && std::isfinite(most) ? sqrt(squares / a.size()) : most;
 }
 
 // A state in the official form: "LAYER/att_x", "ffn_x", then version 4: "sum" = aa e^pp and "weight" = bb e^pp, others "S"
@@ -225,7 +230,7 @@ TEST("run: --group-norm-eps is the epsilon of the norm over heads") {
         std::vector<double> want;
         for (const Row &r : plain.run(expected_tokens(version))) want.insert(want.end(), r.begin(), r.end());
         double d = difference(gpt(e, expected_tokens(version), e.new_states(1)), want), moved = difference(want, expected(std::string(version) + "/logits"));
-        CHECK(d <= LOGIT_LIMIT && moved > 10 * LOGIT_LIMIT / (has_master ? 20 : 1), "version %s: a logit differs by %g; the option moves it by %g", version, d, moved);
+        CHECK(d <= LOGIT_LIMIT && moved > (has_master ? 1.5 * d : 10 * LOGIT_LIMIT), "version %s: a logit differs by %g; the option moves it by %g", version, d, moved);
     }
 }
 

@@ -270,7 +270,7 @@ TEST("eval: LAMBADA's accuracy and perplexity = the plain model; what is no exam
     Engine e(path, quiet());
     Scorer s(e, t);
     LambadaScore r = score_lambada(s, dir / "l.jsonl", 0);
-    CHECK(r.accuracy.of == 4 && near(r.nats, nats, 20) && fabs(r.perplexity() - exp(nats / 4)) < 1e-3 * r.perplexity(), "%g nats, not %g", r.nats, nats);
+    CHECK(r.accuracy.of == 4 && near(r.nats, nats, 20) && fabs(r.perplexity() - exp(nats / 4)) < (has_master ? 1e-2 : 1e-3) * r.perplexity(), "%g nats, not %g", r.nats, nats);
     // words that are right by construction: the greedy continuation of " ", as far as it is letters
     int64_t hits = 0, of = 0;
     std::string right;
