@@ -79,11 +79,12 @@ fails 1 "leave the option away" "$bin/train_gpt2" --train "$dir/t_train.bin" --l
 
 # ---- tuning: the weights stay, the loss falls, resumed = undisturbed
 for tune in lora state; do
-    run=("$bin/train_rwkv7" --train "$dir/t_train.bin" --ctx 32 --tune $tune --load "$dir/rwkv7" --lr 2e-2 --steps 12 --save-every 6 --sample-tokens 5)
-    if "${run[@]}" --out "$dir/$tune" --log "$dir/$tune.jsonl" >"$dir/out" 2>&1; then ok "--tune $tune trains"; else bad "--tune $tune" "$(tail -1 "$dir/out")"; fi
-    awk -v a="$(losses "$dir/$tune.jsonl" | head -1)" -v b="$(losses "$dir/$tune.jsonl" | tail -1)" 'BEGIN { exit !(b < a) }' && ok "its loss falls" || bad "the loss of --tune $tune does not fall"
+    run=("$bin/train_rwkv7" --train "$dir/t_train.bin" --ctx 32 --tune $tune --load "$dir/rwkv7" --steps 12 --save-every 6 --sample-tokens 5)
+    if "${run[@]}" --lr 2e-2 --out "$dir/$tune" --log "$dir/$tune.jsonl" >"$dir/out" 2>&1; then ok "--tune $tune trains"; else bad "--tune $tune" "$(tail -1 "$dir/out")"; fi
+    "${run[@]}" --lr 0 --lr-final 0 --log "$dir/$tune.0.jsonl" >/dev/null 2>&1  # the same batches
+    paste <(losses "$dir/$tune.jsonl") <(losses "$dir/$tune.0.jsonl") | tail -6 | awk '{ d += $2 - $1 } END { exit !(d > 0) }' && ok "its losses are lower than the untuned model's" || bad "--tune $tune lowers no loss"
     mkdir -p "$dir/$tune.half" && cp -r "$dir/$tune/step_00000006" "$dir/$tune.half/"
-    "${run[@]}" --out "$dir/$tune.half" --resume >"$dir/out" 2>&1
+    "${run[@]}" --lr 2e-2 --out "$dir/$tune.half" --resume >"$dir/out" 2>&1
     if cmp -s "$dir/$tune/step_00000012/model.safetensors" "$dir/$tune.half/step_00000012/model.safetensors"; then ok "resumed, it ends with the same bytes"; else bad "--tune $tune: resumed differs" "$(tail -1 "$dir/out")"; fi
 done
 "$bin/train_rwkv7" --train "$dir/t_train.bin" --ctx 32 --load "$dir/lora" --steps 1 --log "$dir/merged.jsonl" --sample-tokens 0 >/dev/null 2>&1

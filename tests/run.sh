@@ -38,7 +38,7 @@ test_rwkv7|rwkv7: recompute
 test_rwkv7|wkv7: with resets
 test_gpt2|gpt2: recompute
 test_gpt2|attention: cached
-test_run|odd shapes
+test_run|= PyTorch
 END
 part "the CPU backend" tests/backend.sh
 part "the trainers" tests/cli.sh
