@@ -136,6 +136,9 @@ inline void device_init() {
 struct Graph {
     int runs = 0;
     cudaGraphExec_t exec = nullptr;
+    Graph() {}
+    Graph(const Graph &) = delete;
+    ~Graph() { if (exec) cudaGraphExecDestroy(exec); }
     template<class F> void run(cudaStream_t stream, F launches) {
 #ifdef DEBUG  // every launch is waited for, which a capture does not allow
         return launches();
