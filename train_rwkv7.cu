@@ -374,7 +374,7 @@ struct RWKV7 {
     static std::vector<TensorRow> rows(const Config &) { return rwkv7_rows; }
     static Shape shape_of(const TensorFile &file, Config &);
     static void complete(Shape &s, Config &config, int);
-    static TunedState tuned_state(const Shape &s) { return {2 * s.C, s.C * s['n'], s.C * (2 + s['n'])}; }
+    static TunedState tuned_state(const Shape &s) { return {2 * s.C, s.C * s['n'], s.C * (2 + s['n']), s['n']}; }
     static std::vector<TensorRow> state_rows() { return {{"blocks.*.att.time_state", {'h', 'n', 'n'}, init_zeros, 1, false}}; }
 
     Parameters &p;

@@ -138,7 +138,7 @@ inline void convert_file(const std::string &in, const std::string &out, const st
     std::optional<DType> to;
     for (auto &t : types) if (dtype == t.first) to = t.second;
     if (to && *to == DType::I8 && ends(".pth")) usage_fail("--dtype int8 is written as .safetensors, not as %s", out.c_str());
-    TensorFile file(model_file(in));
+    TensorFile file(weights_file(in));
     file.verify();
     std::string why;
     std::optional<ModelInfo> model = model_if_any(file, &why);
@@ -234,7 +234,7 @@ inline int info_main(int argc, char **argv) {
     });
     options.parse(argc, argv);
     if (in.empty()) usage_fail("--model is missing; run_rwkv info --help lists the options");
-    TensorFile file(model_file(in));
+    TensorFile file(weights_file(in));
     std::string why;
     std::optional<ModelInfo> m = model_if_any(file, &why);
     if (!half_lives.empty() && !m) fail("%s", why.c_str());

@@ -33,7 +33,7 @@ struct Engine {
     struct StatePart { std::string name; int64_t offset; std::vector<int64_t> shape; };
 
     Engine(const std::string &path, EngineOptions options) : o(options) {
-        TensorFile file(model_file(path));
+        TensorFile file(weights_file(path));
         info = inspect_model(file), metadata = file.metadata;
         o.int8 |= info.int8;
         build();

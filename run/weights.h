@@ -14,7 +14,7 @@
    In memory: matrices are [out, in] floatX, or int8 with one scale per row: w = q scale, scale = max |row| / 127.
    LoRA matrices, [in, out] in the file, are transposed. Vectors are `real`, brought to the form the kernels need
    (column "become"). A file is mapped and goes to the device a few MB at a time, so the host never holds a copy.
-   defines: ModelInfo, WeightRow, weight_rows, weight_names, inspect_model, model_file, quantise_row, Matrix, Weights */
+   defines: ModelInfo, WeightRow, weight_rows, weight_names, inspect_model, quantise_row, Matrix, Weights */
 #pragma once
 #include "../rwkv.h"
 #include <unordered_map>
@@ -246,15 +246,6 @@ inline ModelInfo inspect_model(const TensorFile &file) {
     check_tensors(file, m);
     m.fingerprint = fingerprint(file, m);
     return m;
-}
-// A file, a checkpoint folder (step_X) or a run folder (its newest checkpoint)
-inline std::string model_file(const std::string &path) {
-    struct stat st;
-    if (stat(path.c_str(), &st) || !S_ISDIR(st.st_mode)) return path;
-    if (!stat((path + "/model.safetensors").c_str(), &st)) return path + "/model.safetensors";
-    std::string last = latest_checkpoint(path);
-    if (last.empty()) fail("--model %s is a folder without a checkpoint", path.c_str());
-    return last + "/model.safetensors";
 }
 
 // The official sizes: "7:0.1B" is version 7, 0.1B

@@ -9,7 +9,7 @@
 
    Nothing is deleted before the new checkpoint is on the disk, and never anything but these two files in
    directories of these names: one in which somebody put another file stays.
-   defines: save_checkpoint, latest_checkpoint */
+   defines: save_checkpoint, latest_checkpoint, weights_file */
 #pragma once
 #include "safetensors.h"
 #include <filesystem>
@@ -111,4 +111,14 @@ inline std::string latest_checkpoint(const std::string &out) {
         }
     }
     return "";
+}
+
+// The weights that a path names: a file, a checkpoint folder (step_X) or a run folder (its newest checkpoint)
+inline std::string weights_file(const std::string &path) {
+    struct stat st;
+    if (stat(path.c_str(), &st) || !S_ISDIR(st.st_mode)) return path;
+    if (!stat((path + "/model.safetensors").c_str(), &st)) return path + "/model.safetensors";
+    std::string last = latest_checkpoint(path);
+    if (last.empty()) fail("the folder %s holds no checkpoint; name a weight file, or the --out folder of a run", path.c_str());
+    return last + "/model.safetensors";
 }

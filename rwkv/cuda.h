@@ -7,7 +7,7 @@
 
    The sources compile with nvcc, and with g++ or clang++ through dev/cpu, which defines CUDA_CPU.
    defines: floatX, real, cudaCheck, launchCheck, Vec, load, store, exp2v, sigmoid, warp_sum, block_sum, block_max,
-            channel_width, row_threads */
+            channel_width, elementwise, row_threads */
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -320,6 +320,12 @@ inline int channel_width(int64_t C, int most = MAX_WIDTH) {
 template<int W = MAX_WIDTH, class F> inline void dispatch_width(int width, F f) {
     if (width == W) f(std::integral_constant<int, W>());
     else if constexpr (W > 1) dispatch_width<narrower(W)>(width, f);
+}
+// Calls launch(W, blocks, threads) for a kernel with W of n elements per thread
+template<class F> inline void elementwise(int64_t n, F launch) {
+    int width = channel_width(n, ELEMENT_WIDTH);
+    dispatch_width<ELEMENT_WIDTH>(width, [&](auto W) { launch(W, ceil_div(n, 256 * (int64_t)width), 256); });
+    launchCheck();
 }
 // Threads for a row of C channels, one Vec each. On the CPU a warp need not be full, unless checks are on.
 inline int row_threads(int C, int width) {

@@ -6,10 +6,11 @@
           gradient, which every model makes, gives    dA = s B^T dW    dB = s dW A^T    s = alpha / rank.
           So a checkpoint is an ordinary model; A, B and their Adam moments lie beside it.
    state  only the state that a sequence begins with is trained, one for all sequences: the "time_state" of the
-          official state tuning, (H,N,N) per layer, [value][key]. The checkpoint's model file holds just that.
+          official state tuning, (H,N,N) per layer, [key][value]: every reader of such files transposes it into its
+          own S, [value][key], and so do we. The checkpoint's model file holds just that.
 
-   A state of B sequences is, per layer, `before` * B numbers, then (B, count) of what is tuned, then the rest up to
-   `all` * B.   defines: TunedState, Adapters, spread_state, gather_state */
+   A state of B sequences is, per layer, `before` * B numbers, then (B, count) of what is tuned, matrices of (N,N), then
+   the rest up to `all` * B.   defines: TunedState, Adapters, spread_state, gather_state */
 #pragma once
 #include <deque>
 #include "tensors.h"
@@ -17,20 +18,24 @@
 // ------------------------------------------------------------------------------------------------
 // initial state
 
-struct TunedState { int64_t before, count, all; };
+struct TunedState {
+    int64_t before, count, all;
+    int N;
+    __device__ int64_t transposed(int64_t i) const { return i / (N * N) * (N * N) + i % N * N + i / N % N; }  // its own inverse
+};
 
-// state (L, all B): zero but for its tuned part, which is `tuned` (L, count) for every sequence
+// state (L, all B): zero but for its tuned part, which is `tuned` (L, count), transposed, for every sequence
 __global__ void spread_state_kernel(real *state, const real *tuned, TunedState t, int B, int64_t n) {
     int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
     int64_t layer = i / (t.all * B), at = i % (t.all * B) - t.before * B;
-    state[i] = at >= 0 && at < t.count * B ? tuned[layer * t.count + at % t.count] : real(0);
+    state[i] = at >= 0 && at < t.count * B ? tuned[layer * t.count + t.transposed(at % t.count)] : real(0);
 }
-// dtuned (L, count) += the sum over sequences of dstate's tuned part
+// dtuned (L, count) += the sum over sequences of dstate's tuned part, transposed
 __global__ void gather_state_kernel(real *dtuned, const real *dstate, TunedState t, int B, int64_t n) {
     int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= n) return;
-    const real *d = dstate + i / t.count * t.all * B + t.before * B + i % t.count;
+    const real *d = dstate + i / t.count * t.all * B + t.before * B + t.transposed(i % t.count);
     real sum = 0;
     for (int b = 0; b < B; b++) sum += d[b * t.count];
     dtuned[i] += sum;

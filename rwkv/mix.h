@@ -7,7 +7,7 @@
    its first is normalised again (a "halo" of one row in ROWS). The residual of the feed-forward layer below can be
    added on the way in: x + sigmoid(r) kv, so that it costs no pass of its own (RWKV-4).
    n_{-1} is the state (0 at the start of a sequence); a document's first token (reset) sees 0.
-   defines: MixArgs, mix_forward, mix_backward, mix_blocks, elementwise, relu2_forward_kernel, relu2_backward_kernel */
+   defines: MixArgs, mix_forward, mix_backward, mix_blocks, relu2_forward_kernel, relu2_backward_kernel */
 #pragma once
 #include "norm.h"
 
@@ -155,14 +155,8 @@ template<int M> void mix_backward(MixBackwardArgs a, int B, const SumTargets &gr
 }
 
 // ------------------------------------------------------------------------------------------------
-// relu^2, and kernels with one element of everything per place
+// relu^2
 
-// Calls launch(W, blocks, threads) for a kernel with W elements per thread
-template<class F> inline void elementwise(int64_t n, F launch) {
-    int width = channel_width(n, ELEMENT_WIDTH);
-    dispatch_width<ELEMENT_WIDTH>(width, [&](auto W) { launch(W, ceil_div(n, 256 * (int64_t)width), 256); });
-    launchCheck();
-}
 // s = relu(k)^2 in place: only s is kept, because relu(k) = sqrt(s) is all that backward needs
 template<int W> __global__ void relu2_forward_kernel(floatX *k, int64_t n) {
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W;

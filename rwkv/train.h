@@ -500,15 +500,6 @@ template<class Model> struct Trainer {
                 fprintf(stderr, "warning: --%s is %s, but this run was started with %s\n", option.name, option.text().c_str(), before->second.c_str());
         }
     }
-    // The file of --load: a checkpoint folder, a run folder (its newest checkpoint), or a file
-    static std::string weights_file(const std::string &path) {
-        struct stat st;
-        if (stat(path.c_str(), &st) || !S_ISDIR(st.st_mode)) return path;
-        if (!stat((path + "/model.safetensors").c_str(), &st)) return path + "/model.safetensors";
-        std::string last = latest_checkpoint(path);
-        if (last.empty()) fail("--load %s is a folder without a checkpoint", path.c_str());
-        return last + "/model.safetensors";
-    }
     void check_tokenizer(const TensorFile &file) {
         auto i = file.metadata.find("tokenizer_hash");
         std::string ours = format("%016llx", (unsigned long long)made_with.hash);

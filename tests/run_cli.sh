@@ -1,25 +1,7 @@
 #!/bin/bash
 # run_cli.sh: run_rwkv as a user meets it: a model of train_rwkv is run, converted, measured; what is wrong is said.
-set -uo pipefail
-cd "$(dirname "$0")/.."
-passed=0 failed=0
-dir=$(mktemp -d) && trap 'rm -rf "$dir"' EXIT
-bin=${BIN-build/cpu-fp32} tools=build/tools
+. "${0%/*}/shell.sh"
 run=$bin/run_rwkv
-ok() { echo "ok    $1"; passed=$((passed + 1)); }
-bad() { echo "FAIL  $1"; [ $# -lt 2 ] || printf '      %s\n' "$2"; failed=$((failed + 1)); }
-# fails CODE WORDS COMMAND...: it must exit with CODE and its last line on stderr be an error with these WORDS
-fails() {
-    local code=$1 words=$2 rc said
-    shift 2
-    timeout 60 "$@" >"$dir/stdout" 2>"$dir/stderr" </dev/null
-    rc=$?
-    said=$(grep '^error' "$dir/stderr")
-    if [ $rc -eq "$code" ] && [[ $said == error:*"$words"* ]] && [ "$(wc -l <<<"$said")" -eq 1 ]; then ok "refused: $words"
-    else bad "should be refused: ${*/#$dir\//}" "exit code $rc, it said: $(tail -1 "$dir/stderr")"; fi
-}
-says() { if [[ $2 == *"$3"* ]]; then ok "$1"; else bad "$1" "it said: $2"; fi; }
-same() { if [ "$2" = "$3" ]; then ok "$1"; else bad "$1" "'${2:0:100}' and '${3:0:100}'"; fi; }
 
 # ---- a model of our own
 "$tools/stories" --bytes 200000 --seed 3 --out "$dir/text.txt"
@@ -173,5 +155,4 @@ for c in generate chat logits eval embed convert info bench; do
     [[ $("$run" --help) == *"run_rwkv $c "* ]] || bad "run_rwkv --help does not list $c"
 done && ok "--help of every command, and of all"
 
-echo "$passed passed, $failed failed"
-[ "$failed" -eq 0 ]
+finish

@@ -1,4 +1,4 @@
-/* dev/kernels/timing.h: how the ladders measure.   defines: Event, median_us */
+/* dev/kernels/timing.h: how the ladders measure.   defines: Event, median_us, relative_error */
 #pragma once
 #include <algorithm>
 #include <vector>
@@ -25,4 +25,10 @@ template<class F> double median_us(F launch, double ms) {
     }
     std::sort(times.begin(), times.end());
     return times[times.size() / 2];
+}
+// |a - b| / |b|, Euclidean
+inline double relative_error(const std::vector<double> &a, const std::vector<double> &b) {
+    double d = 0, s = 0;
+    for (size_t i = 0; i < a.size(); i++) d += (a[i] - b[i]) * (a[i] - b[i]), s += b[i] * b[i];
+    return s > 0 ? sqrt(d / s) : sqrt(d);
 }

@@ -118,7 +118,7 @@ int main(int argc, char **argv) {
             if (!options.given(name)) usage_fail("--%s is missing: %s", name, options.find(name)->help);
         device_init();
         std::unique_ptr<Tokenizer> tokenizer(load_tokenizer(tokenizer_file));
-        TensorFile file(Trainer<Model>::weights_file(load));
+        TensorFile file(weights_file(load));
         auto hash = file.metadata.find("tokenizer_hash");
         if (hash != file.metadata.end() && hash->second != format("%016llx", (unsigned long long)tokenizer->hash))
             fail("%s was not trained with %s: name its own tokenizer", file.path.c_str(), tokenizer_file.c_str());

@@ -14,6 +14,7 @@
    defines: main */
 #include "rwkv/attention.h"
 #include "dev/kernels/attention/reference.h"
+#include "dev/kernels/timing.h"
 #include <array>
 #include <memory>
 #include <string>
@@ -151,11 +152,6 @@ static std::vector<double> get(const floatX *p, int64_t n) {
     cudaCheck(cudaMemcpy(host.data(), p, n * sizeof(floatX), cudaMemcpyDeviceToHost));
     return std::vector<double>(host.begin(), host.end());
 }
-static double relative_error(const std::vector<double> &a, const std::vector<double> &b) {  // L2
-    double d = 0, s = 0;
-    for (size_t i = 0; i < a.size(); i++) d += (a[i] - b[i]) * (a[i] - b[i]), s += b[i] * b[i];
-    return s > 0 ? sqrt(d / s) : sqrt(d);
-}
 // Limits: rounding of results, and of p and ds before the second product in rung 3
 static bool check(int rung) {
     constexpr double limit = sizeof(floatX) == 8 ? 1e-13 : sizeof(floatX) == 4 ? 2e-6 : std::is_same<floatX, __half>::value ? 1e-3 : 8e-3;
@@ -183,24 +179,6 @@ static bool check(int rung) {
 // ------------------------------------------------------------------------------------------------
 // Times
 
-template<class F> double median_us(F launch, double ms) {  // at least three runs, about `ms` milliseconds in all
-    cudaEvent_t start, stop;
-    cudaCheck(cudaEventCreate(&start)), cudaCheck(cudaEventCreate(&stop));
-    std::vector<double> times;
-    double total = 0;
-    launch();
-    while (times.size() < 3 || (total < ms && times.size() < 1000)) {
-        cudaCheck(cudaEventRecord(start, 0));
-        launch();
-        cudaCheck(cudaEventRecord(stop, 0)), cudaCheck(cudaEventSynchronize(stop));
-        float t;
-        cudaCheck(cudaEventElapsedTime(&t, start, stop));
-        times.push_back(t * 1000), total += t;
-    }
-    cudaEventDestroy(start), cudaEventDestroy(stop);
-    std::sort(times.begin(), times.end());
-    return times[times.size() / 2];
-}
 static void time_shape(int B, int T, int H, int D, int only) {
     double product = (double)B * H * D * T * (T + 1);  // flops: 2 for each of T (T + 1) / 2
     for (int rung = only ? only : 1; rung <= (only ? only : RUNGS); rung++) {
@@ -208,7 +186,7 @@ static void time_shape(int B, int T, int H, int D, int only) {
         printf("| %d,%d,%d,%d | %s |", B, T, H, D, rung_name[rung]);
         if (!fits) { printf(" T x T does not fit | | | | |\n"); continue; }
         Problem x({B, T, H, D, true}, rung == 1);
-        double f = median_us([&] { forward(rung, x); }, 100), b = median_us([&] { backward(rung, x); }, 100);
+        double f = median_us([&](int) { forward(rung, x); }, 100), b = median_us([&](int) { backward(rung, x); }, 100);
         printf(" %.0f | %.1f | %.0f | %.1f | %.1f |\n", f, 2e-3 * product / f, b, 5e-3 * product / b, 7e-3 * product / (f + b));
         fflush(stdout);
     }

@@ -247,11 +247,6 @@ static Results run(int rung, const Problem &p) {
     int64_t n = x.N();
     return {{Problem::get(x.y, n), Problem::get(x.dr, n), Problem::get(x.dk, n), Problem::get(x.dv, n), Problem::get(x.ddecay, x.C), Problem::get(x.dfirst, x.C)}};
 }
-static double relative_error(const std::vector<double> &a, const std::vector<double> &b) {
-    double d = 0, s = 0;
-    for (size_t i = 0; i < a.size(); i++) d += (a[i] - b[i]) * (a[i] - b[i]), s += b[i] * b[i];
-    return s > 0 ? sqrt(d / s) : sqrt(d);
-}
 
 // Limits: rounding of the results to floatX, or of exponents in fp32: log-sum-exp rounds a key of size k by k eps, and e^k
 // with it, at every step. The two vectors are sums over B and T, which with few channels may cancel.

@@ -199,11 +199,6 @@ struct Problem {
         return {get(tensor[Y], n), get(g.f.state_out, states), get(g.dr, n), get(g.dw, n), get(g.dk, n), get(g.dv, n), get(g.da, n), get(g.db, n), get(din, states)};
     }
 };
-static double relative_error(const std::vector<double> &a, const std::vector<double> &b) {
-    double d = 0, s = 0;
-    for (size_t i = 0; i < a.size(); i++) d += (a[i] - b[i]) * (a[i] - b[i]), s += b[i] * b[i];
-    return s > 0 ? sqrt(d / s) : sqrt(d);
-}
 
 // Limits: rounding of the results to floatX, or of operands to tf32 (2^-12, about 1.4 times for a product); dw is a difference of sums
 static bool check(int rung) {
