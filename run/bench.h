@@ -96,7 +96,7 @@ inline int bench_main(int argc, char **argv) {
     const ModelInfo &info = e->info;
     real *states = e->new_states(most);
     std::vector<float> logits((size_t)most * info.V);
-    std::vector<int> ids(*std::max_element(prefill.begin(), prefill.end()));
+    std::vector<int> ids(std::max(most, *std::max_element(prefill.begin(), prefill.end())));
     for (size_t i = 0; i < ids.size(); i++) ids[i] = (int)((i * 7919 + 11) % std::min(info.V, 60000));
     std::string precision = e->o.int8 ? "int8 + " PRECISION_NAME : PRECISION_NAME, rows;
     double active = active_bytes(*e), limit = read_bandwidth(std::min(std::max(active, 64e6), 1e9), (int)repeat);
@@ -112,7 +112,7 @@ inline int bench_main(int argc, char **argv) {
     }
     for (int B : batch) {
         cudaCheck(cudaMemset(states, 0, B * e->state_size() * sizeof(real)));
-        double s = best_seconds(repeat, [&] { for (int64_t i = 0; i < tokens; i++) e->decode(ids.data(), std::min<int>(B, ids.size()), states, nullptr, logits.data()); });
+        double s = best_seconds(repeat, [&] { for (int64_t i = 0; i < tokens; i++) e->decode(ids.data(), B, states, nullptr, logits.data()); });
         row("decode", B, B * tokens / s, "tokens/s", B > 1 ? "" : format("   %.1f GB/s of weights, %.0f %% of what the device reads", active * tokens / s / 1e9, 100 * active * tokens / s / limit));
     }
     e->zero_state(states);

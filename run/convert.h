@@ -105,23 +105,6 @@ public:
         }
         return {dense.data(), dense.size()};
     }
-
-    // As write_safetensors, but a tensor is made when its turn comes; the checksum is put into the head at the end.
-    void write_safetensors(const std::string &path, std::map<std::string, std::string> metadata) {
-        std::vector<const TensorView *> order;
-        for (const TensorView &t : tensors) order.push_back(&t);
-        std::stable_sort(order.begin(), order.end(), [](const TensorView *a, const TensorView *b) { return dtype_size(a->dtype) > dtype_size(b->dtype); });
-        metadata["xxh64"] = "0000000000000000";
-        std::string header = safetensors_header(metadata, order);
-        Xxh64 hash;
-        OutputFile out(path);
-        auto put = [&](std::string_view s) { hash.add(s.data(), s.size()), out.write(s.data(), s.size()); };
-        put(header);
-        for (const TensorView *t : order) put(bytes(*t));
-        header.replace(safetensors_checksum_at(header), 16, format("%016llx", (unsigned long long)hash.digest()));
-        out.rewrite_head(header.data(), header.size());
-        out.commit();
-    }
 };
 
 // The model in a file, or none; `why`: what is wrong with it.
@@ -146,14 +129,15 @@ inline void convert_file(const std::string &in, const std::string &out, const st
     if (model) printf("%s: %s\n", file.path.c_str(), model->text().c_str());
     else printf("%s: %zu tensors, no model that run_rwkv runs\n", file.path.c_str(), file.tensors.size());
     Conversion c(file, model ? &*model : nullptr, to);
+    auto bytes = [&](const TensorView &t) { return c.bytes(t); };
     std::map<std::string, std::string> metadata = file.metadata;
     if (ends(".pth")) {
         if (metadata.count("tokenizer")) printf("note: a .pth has no place for the tokenizer's name (%s): pass --tokenizer\n", printable(metadata["tokenizer"]).c_str());
-        write_pth(out, c.tensors, [&](const TensorView &t) { return c.bytes(t); });
+        write_pth(out, c.tensors, bytes);
     } else {
         if (model) metadata["fingerprint"] = model->fingerprint;
         metadata.emplace("format", "pt");  // Hugging Face's loader asks for it
-        c.write_safetensors(out, metadata);
+        write_safetensors(out, metadata, c.tensors, bytes);
     }
     struct stat s;
     printf("%s: %zu tensors, %s\n", out.c_str(), c.tensors.size(), stat(out.c_str(), &s) ? "?" : megabytes(s.st_size).c_str());

@@ -1,12 +1,14 @@
 /* run/embed.h: each line of a file as a vector.
 
-       run_rwkv embed --model F --lines A.txt --out A.npy|A.jsonl [--what state] [--layer 5]
+       run_rwkv embed --model F --lines A.txt --out A.npy|A.jsonl [--what memory] [--layer 5]
        run_rwkv embed --model F --lines A.txt --compare B.txt
 
    A line is read from an empty state, behind the end-of-text token where the tokenizer has one.
+   memory   what the layers remember of the whole line: for version 4 the averages aa/bb (C a layer), for the others the
+            H matrices [key, value] of N x N numbers; --layer takes one layer's
+   state    all that the model goes on with: before each layer's memory its two shifted inputs (C each), which know only
+            the last token
    hidden   C numbers: what the head turns into the logits of the next token
-   state    all that the model remembers: of each layer the two shifted inputs (C each), then for version 4 the averages
-            aa/bb (C), for the others the H matrices [key, value] of N x N numbers; --layer takes one layer's
    .npy is float32 [lines, numbers], for numpy.load; .jsonl has {"text": ..., "vector": [...]} a line.
 
    --compare shows what the vectors are good for: the odd lines of both files give each file a centroid, the even lines
@@ -17,7 +19,7 @@
 
 class Embedder {
 public:
-    enum What { HIDDEN, STATE };
+    enum What { HIDDEN, STATE, MEMORY };
 
 private:
     Engine &engine;
@@ -42,9 +44,10 @@ public:
     Embedder(Engine &engine, Tokenizer &tokenizer, What what, int64_t layer = -1)
         : engine(engine), tokenizer(tokenizer), state(engine.new_states(1)), what(what) {
         std::string prefix = format("blocks.%lld.", (long long)layer);
-        auto ends = [](const std::string &s, const char *with) { return s.size() > 3 && !s.compare(s.size() - 3, 3, with); };
-        for (const Engine::StatePart &p : engine.state_parts())
-            if ((layer < 0 || !p.name.compare(0, prefix.size(), prefix)) && !ends(p.name, ".bb") && !ends(p.name, ".pp")) parts.push_back(p);
+        for (const Engine::StatePart &p : engine.state_parts()) {
+            std::string kind = p.name.substr(p.name.rfind('.') + 1);
+            if ((layer < 0 || !p.name.compare(0, prefix.size(), prefix)) && kind != "bb" && kind != "pp" && (kind != "x" || what == STATE)) parts.push_back(p);
+        }
     }
     std::vector<float> operator()(std::string_view line) {
         std::vector<uint32_t> ids;
@@ -54,7 +57,7 @@ public:
         engine.zero_state(state);
         std::vector<int> tokens(ids.begin(), ids.end());
         engine.forward(tokens.data(), tokens.size(), state);
-        return what == STATE ? numbers_of_state() : engine.hidden();
+        return what == HIDDEN ? engine.hidden() : numbers_of_state();
     }
 };
 
@@ -133,8 +136,8 @@ inline int embed_main(int argc, char **argv) {
         {"lines", &lines, "", "", "text file; each line becomes a vector"},
         {"out", &out, "", "", "file to write: .npy or .jsonl"},
         {"compare", &compare, "", "", "second text file: how well a nearest centroid tells the two apart"},
-        {"what", &what, "hidden", "hidden|state", "last hidden vector, or the state"},
-        {"layer", &layer, -1, -1, 4095, "with --what state: only this layer's; -1: all"},
+        {"what", &what, "memory", "memory|state|hidden", "what the layers remember of the line, all of their state, or the last hidden vector"},
+        {"layer", &layer, -1, -1, 4095, "only this layer's memory or state; -1: all"},
     });
     Options options(argv[0], "lines of text as vectors", table);
     options.parse(argc, argv);
@@ -142,13 +145,13 @@ inline int embed_main(int argc, char **argv) {
     if (lines.empty()) usage_fail("--lines is missing; run_rwkv embed --help lists the options");
     if (out.empty() == compare.empty()) usage_fail("pass --out or --compare");
     if (!out.empty() && !ends(".npy") && !ends(".jsonl")) usage_fail("--out is %s, but must end in .npy or .jsonl", out.c_str());
-    if (layer >= 0 && what != "state") usage_fail("--layer belongs to --what state");
+    if (layer >= 0 && what == "hidden") usage_fail("--layer does not go with --what hidden, which is behind all layers");
     MappedFile file(lines);
     std::vector<std::string_view> a = lines_of(file);
     std::unique_ptr<Engine> engine(m.open());
     if (layer >= engine->info.L) usage_fail("--layer is %lld, but the model has layers 0 to %d", (long long)layer, engine->info.L - 1);
     std::unique_ptr<Tokenizer> tokenizer = engine->tokenizer(m.tokenizer);
-    Embedder embed(*engine, *tokenizer, what == "state" ? Embedder::STATE : Embedder::HIDDEN, layer);
+    Embedder embed(*engine, *tokenizer, what == "memory" ? Embedder::MEMORY : what == "state" ? Embedder::STATE : Embedder::HIDDEN, layer);
     if (!out.empty()) {
         write_vectors(out, embed, a);
         printf("%s: %zu vectors\n", out.c_str(), a.size());

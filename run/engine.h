@@ -88,7 +88,7 @@ struct Engine {
         std::vector<real> host(state_size(), 0);
         if (file.find("blocks.0.att.time_state")) read_tuned_state(file, host);
         else {
-            auto of = [&](const char *key) { auto i = file.metadata.find(key); return i == file.metadata.end() ? std::string() : i->second; };
+            auto of = [&](const char *key) { auto i = file.metadata.find(key); return i == file.metadata.end() ? std::string() : printable(i->second); };
             if (of("kind") != "rwkv state") fail("%s is not a state: it is neither of run_rwkv nor has it blocks.0.att.time_state", path.c_str());
             if (of("fingerprint") != info.fingerprint)
                 fail("%s is the state of another model (%s, fingerprint %s) than %s (%s, fingerprint %s)", path.c_str(), of("model").c_str(), of("fingerprint").c_str(), info.path.c_str(), info.text().c_str(), info.fingerprint.c_str());

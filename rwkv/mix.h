@@ -80,11 +80,19 @@ struct MixBackwardArgs {
     int T, C, rows;
     bool of_previous;
 };
-template<int W, int M> __global__ void mix_backward_kernel(MixBackwardArgs a) {
+// The largest block of mix_backward, and with it its registers: 168 a thread for 384 threads (C = 3072), which three mixes
+// of 8 channels need and six nearly. Beyond, a second instance has to do with 96 and spills up to 700 bytes; it reaches
+// C = 5120, the widest official model's.
+#ifdef CUDA_CPU
+constexpr int mix_threads(int, bool) { return 1024; }
+#else
+constexpr int mix_threads(int W, bool many) { return W < 4 ? 1024 : many ? 640 : 384; }
+#endif
+template<int W, int M, int THREADS> __global__ void __launch_bounds__(THREADS) mix_backward_kernel(MixBackwardArgs a) {
     __shared__ BlockRoom room;
     int turn = 0, c = threadIdx.x * W, b = blockIdx.y, start = blockIdx.x * a.rows, end = min(start + a.rows, a.T);
     bool inside = c < a.C;
-    constexpr bool KEEP = M * W <= 24;  // mu in registers; six mixes of 8 channels would leave room for blocks of 256 threads only (C = 2048)
+    constexpr bool KEEP = M * W <= 24;  // mu in registers
     Vec<W> kept[KEEP ? M + 1 : 1], dmu[M + 1], dw = 0, db = 0, weight = 0, bias = 0, later = 0;
     auto read_mu = [&](int j) { return inside ? mix_weight<W>(a.mu[j] + c, a.of_previous) : Vec<W>(0); };
     auto mu = [&](int j) { return KEEP ? kept[KEEP ? j : 0] : read_mu(j); };
@@ -147,8 +155,12 @@ template<int M> void mix_forward(MixArgs a, int B, cudaStream_t stream) {
 template<int M> void mix_backward(MixBackwardArgs a, int B, const SumTargets &grads, cudaStream_t stream) {
     int width = channel_width(a.C), threads = row_threads(a.C, width);
     a.rows = mix_rows(B, a.T);
+    dim3 grid(ceil_div(a.T, a.rows), B);
     dispatch_width(width, [&](auto W) {
-        mix_backward_kernel<W.value, M><<<dim3(ceil_div(a.T, a.rows), B), threads, 0, stream>>>(a);
+        constexpr int few = mix_threads(W, false), many = mix_threads(W, true);
+        if (threads > many) fail("%d channels need blocks of %d threads, and backward has registers for %d: --dim must be at most 5120, and divisible by 8 above 1024", a.C, threads, many);
+        if (threads <= few) mix_backward_kernel<W.value, M, few><<<grid, threads, 0, stream>>>(a);
+        else mix_backward_kernel<W.value, M, many><<<grid, threads, 0, stream>>>(a);
     });
     launchCheck();
     column_sums(grads, a.partial, mix_blocks(B, a.T), M + 2, a.C, stream);

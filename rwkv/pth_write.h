@@ -8,10 +8,9 @@
    A zip without compression; every entry begins at a multiple of 64 bytes, as in torch.save's own files. What does
    not fit 32 bits (an entry or a place beyond 4 GiB) stands in zip64 fields. Each tensor is asked for when its turn
    comes, so a model is never in memory as a whole; the file appears under its name complete or not at all (file.h).
-   What is written is a function of what is given.   defines: ZipOutput, TensorBytes, own_bytes, write_pth */
+   What is written is a function of what is given.   defines: ZipOutput, write_pth */
 #pragma once
 #include "tensor_file.h"
-#include <functional>
 
 template<class T> inline std::string le_bytes(T v) { return std::string((const char *)&v, sizeof v); }  // little-endian, as the machine
 
@@ -79,17 +78,6 @@ inline std::string pickle_tensor(const TensorView &t, const std::string &key) {
 
 // ------------------------------------------------------------------------------------------------
 // the file
-
-// The elements of a tensor in row-major order, t.bytes() bytes of its type; valid until the next call.
-typedef std::function<std::string_view(const TensorView &)> TensorBytes;
-inline TensorBytes own_bytes() {  // those that the view points to
-    return [dense = std::vector<char>()](const TensorView &t) mutable {
-        if (t.contiguous()) return std::string_view((const char *)t.data, t.bytes());
-        dense.resize(t.bytes());
-        read_tensor(t, t.dtype, dense.data());
-        return std::string_view(dense.data(), dense.size());
-    };
-}
 
 inline void write_pth(const std::string &path, const std::vector<TensorView> &tensors, TensorBytes bytes = own_bytes(), uint64_t zip_most = 0xffffffff) {
     std::string pickle = "\x80\2}";

@@ -18,7 +18,6 @@
 #include "json.h"
 #include "tensor_file.h"
 #include <algorithm>
-#include <functional>
 #include <tuple>
 
 // ------------------------------------------------------------------------------------------------
@@ -181,25 +180,20 @@ inline std::string safetensors_header(const std::map<std::string, std::string> &
     return std::string((const char *)&n, 8) + h;
 }
 
-inline void write_safetensors(const std::string &path, std::map<std::string, std::string> metadata, const std::vector<TensorView> &tensors) {
+// Tensors of the widest types come first, so that all are aligned. Each is asked for when its turn comes, so a model need
+// not be in memory as a whole; the checksum is put into the head at the end.
+inline void write_safetensors(const std::string &path, std::map<std::string, std::string> metadata, const std::vector<TensorView> &tensors, TensorBytes bytes = own_bytes()) {
     std::vector<const TensorView *> order;
     for (const TensorView &t : tensors) order.push_back(&t);
     std::stable_sort(order.begin(), order.end(), [](const TensorView *a, const TensorView *b) { return dtype_size(a->dtype) > dtype_size(b->dtype); });
-    std::vector<char> dense;
-    auto each_data = [&](auto use) {
-        for (const TensorView *t : order) {
-            if (t->contiguous()) use(t->data, t->bytes());
-            else dense.resize(t->bytes()), read_tensor(*t, t->dtype, dense.data()), use(dense.data(), dense.size());
-        }
-    };
     metadata["xxh64"] = "0000000000000000";
     std::string header = safetensors_header(metadata, order);
     Xxh64 hash;
-    hash.add(header.data(), header.size());
-    each_data([&](const void *p, size_t n) { hash.add(p, n); });
-    header.replace(safetensors_checksum_at(header), 16, format("%016llx", (unsigned long long)hash.digest()));
     OutputFile out(path);
-    out.write(header.data(), header.size());
-    each_data([&](const void *p, size_t n) { out.write(p, n); });
+    auto put = [&](std::string_view s) { hash.add(s.data(), s.size()), out.write(s.data(), s.size()); };
+    put(header);
+    for (const TensorView *t : order) put(bytes(*t));
+    header.replace(safetensors_checksum_at(header), 16, format("%016llx", (unsigned long long)hash.digest()));
+    out.rewrite_head(header.data(), header.size());
     out.commit();
 }

@@ -11,12 +11,14 @@
 
    Conversions are exact where the target can hold the value, else rounded to nearest, ties to even; equal types
    are copied bit by bit. (Only int64 beyond 2^53 to a 16-bit type rounds twice.)
-   defines: DType, dtype_size, dtype_name, Bf16, Fp16, dtype_of, TensorView, read_tensor, TensorFile, printable */
+   defines: DType, dtype_size, dtype_name, Bf16, Fp16, dtype_of, TensorView, read_tensor, TensorBytes, own_bytes,
+            TensorFile, printable */
 #pragma once
 #include "check.h"
 #include "file.h"
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <map>
 #include <optional>
 #include <string>
@@ -210,6 +212,17 @@ inline void read_tensor(const TensorView &t, DType to, void *out) {
     }
 }
 template<class Out> inline void read_tensor(const TensorView &t, Out *out) { read_tensor(t, dtype_of<Out>, out); }
+
+// What a writer asks for: the elements of a tensor in row-major order, t.bytes() bytes of its type; valid until the next call.
+typedef std::function<std::string_view(const TensorView &)> TensorBytes;
+inline TensorBytes own_bytes() {  // those that the view points to
+    return [dense = std::vector<char>()](const TensorView &t) mutable {
+        if (t.contiguous()) return std::string_view((const char *)t.data, t.bytes());
+        dense.resize(t.bytes());
+        read_tensor(t, t.dtype, dense.data());
+        return std::string_view(dense.data(), dense.size());
+    };
+}
 
 // ------------------------------------------------------------------------------------------------
 // the file

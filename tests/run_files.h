@@ -208,7 +208,7 @@ TEST("run: other variants and other kinds of file are refused by name") {
         CHECK_ERROR(Engine(dir / "file", quiet()), "file");
     }
     CHECK_ERROR(Engine(dir / "none.pth", quiet()), "none.pth");
-    CHECK_ERROR(Engine(dir.path, quiet()), "without a checkpoint");
+    CHECK_ERROR(Engine(dir.path, quiet()), "holds no checkpoint");
 }
 
 TEST("run: tensors of layer 0 that trainers write and published files lack change nothing") {

@@ -350,7 +350,7 @@ TEST("embed: hidden vectors and states = the plain model; .npy and JSON lines ho
         std::string path = letters_model(dir, version);
         Plain plain{TensorFile(path)};
         Engine e(path, quiet());
-        Embedder hidden(e, t, Embedder::HIDDEN), all(e, t, Embedder::STATE), second(e, t, Embedder::STATE, 1);
+        Embedder hidden(e, t, Embedder::HIDDEN), all(e, t, Embedder::STATE), second(e, t, Embedder::STATE, 1), memory(e, t, Embedder::MEMORY, 1);
         for (std::string_view line : lines) {
             plain.start();
             plain.step(0);
@@ -366,6 +366,7 @@ TEST("embed: hidden vectors and states = the plain model; .npy and JSON lines ho
             }
             CHECK(difference(s, want) <= 10 * LOGIT_LIMIT, "version %s: the state differs by %g", version, difference(s, want));
             CHECK(s1 == std::vector<float>(s.begin() + s.size() / 2, s.end()), "version %s: --layer 1", version);
+            CHECK(memory(line) == std::vector<float>(s1.begin() + 2 * plain.C, s1.end()), "version %s: the memory of layer 1", version);
         }
         write_vectors(dir / "v.npy", hidden, lines), write_vectors(dir / "v.jsonl", hidden, lines);
         std::string npy = file_bytes(dir / "v.npy"), json = file_bytes(dir / "v.jsonl");
@@ -396,8 +397,8 @@ TEST("embed: a nearest centroid tells lines of two sources apart, more than 90 %
             if (m.tensors[i].name.find("time_decay") != std::string::npos || m.tensors[i].name.find("att.w0") != std::string::npos) for (float &x : m.data[i]) x = *version == '4' ? -4.5f : -3.5f;
         write_safetensors(dir / "m.safetensors", {}, m.tensors);
         Engine e(dir / "m.safetensors", quiet());
-        Embedder state(e, t, Embedder::STATE);
-        double share = centroid_accuracy(state, lines_of(fa), lines_of(fb)), chance = centroid_accuracy(state, lines_of(fa), lines_of(fa));
+        Embedder memory(e, t, Embedder::MEMORY);
+        double share = centroid_accuracy(memory, lines_of(fa), lines_of(fb)), chance = centroid_accuracy(memory, lines_of(fa), lines_of(fa));
         CHECK(share > 0.9, "version %s: %.1f %%", version, 100 * share);
         CHECK(chance < 0.7, "version %s: the same source twice is told apart in %.1f %%", version, 100 * chance);
     }
