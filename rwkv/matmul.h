@@ -34,9 +34,10 @@ struct MatmulShape {
     bool beta;           // add C
     cudaDataType_t dtype;
     bool bias = false;   // add a vector of m to every column
-    std::string key() const { return format("%d,%d,%d,%d,%d%d,%d,%d%s", m, n, k, batch, ta, tb, beta, (int)dtype, bias ? ",b" : ""); }
+    int aligned = 256;   // bytes that divide every matrix' address
+    std::string key() const { return format("%d,%d,%d,%d,%d%d,%d,%d%s,%d", m, n, k, batch, ta, tb, beta, (int)dtype, bias ? ",b" : "", aligned); }
     bool operator<(const MatmulShape &o) const {
-        auto all = [](const MatmulShape &s) { return std::make_tuple(s.m, s.n, s.k, s.batch, s.ta, s.tb, s.sa, s.sb, s.sd, s.beta, (int)s.dtype, s.bias); };
+        auto all = [](const MatmulShape &s) { return std::make_tuple(s.m, s.n, s.k, s.batch, s.ta, s.tb, s.sa, s.sb, s.sd, s.beta, (int)s.dtype, s.bias, s.aligned); };
         return all(*this) < all(o);
     }
 };
@@ -138,6 +139,10 @@ inline const MatmulPlan &matmul_plan(const MatmulShape &s, const void *a, const 
     cublasLtMatmulPreference_t preference;
     cublasCheck(cublasLtMatmulPreferenceCreate(&preference));
     cublasCheck(cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &ctx.workspace_bytes, sizeof ctx.workspace_bytes));
+    for (auto a : {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
+        uint32_t bytes = s.aligned;  // left alone, cuBLAS takes 256 for granted
+        cublasCheck(cublasLtMatmulPreferenceSetAttribute(preference, a, &bytes, sizeof bytes));
+    }
     int n = 0;
     cublasCheck(cublasLtMatmulAlgoGetHeuristic(ctx.handle, p.desc, p.a, p.b, p.d, p.d, preference, CANDIDATES, found, &n));
     cublasCheck(cublasLtMatmulPreferenceDestroy(preference));
@@ -148,8 +153,11 @@ inline const MatmulPlan &matmul_plan(const MatmulShape &s, const void *a, const 
     p.algo = found[i < n ? i : 0].algo;
     return ctx.plans.emplace(s, p).first->second;
 }
-inline void matmul(const MatmulShape &s, const void *a, const void *b, const void *c, void *d, cudaStream_t stream, const void *bias = nullptr) {
+inline void matmul(MatmulShape s, const void *a, const void *b, const void *c, void *d, cudaStream_t stream, const void *bias = nullptr) {
     if (!s.m || !s.n) return;
+    size_t in = sizeof(floatX), out = s.dtype == data_type<real>() ? sizeof(real) : in, bits = 256 | (size_t)a | (size_t)b | (size_t)d | (s.beta ? (size_t)c : 0);
+    if (s.batch > 1) bits |= s.sa * in | s.sb * in | s.sd * out;
+    s.aligned = (int)(bits & -bits);  // the lowest bit
     const MatmulPlan &p = matmul_plan(s, a, b, bias, stream);
     if (s.bias) matmul_set_bias(p, bias);
     cublasCheck(matmul_run(p, p.algo, a, b, s.beta ? c : d, d, s.beta, stream));

@@ -28,7 +28,10 @@ enum cublasLtMatmulDescAttributes_t {
     CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD = 12, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE = 26
 };
 enum cublasLtMatrixLayoutAttribute_t { CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT = 5, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET = 6 };
-enum cublasLtMatmulPreferenceAttributes_t { CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES = 1 };
+enum cublasLtMatmulPreferenceAttributes_t {
+    CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES = 1, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES = 5, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES = 6,
+    CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES = 7, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES = 8
+};
 
 struct cuda_cpu_matmul {
     cublasComputeType_t compute;
@@ -45,12 +48,13 @@ struct cuda_cpu_layout {
     int32_t batches = 1;
     int64_t stride = 0;
 };
-struct cublasLtMatmulAlgo_t {};
+struct cuda_cpu_preference { uint32_t aligned[4] = {256, 256, 256, 256}; };  // A B C D: the library's default
+struct cublasLtMatmulAlgo_t { cuda_cpu_preference needs; };
 struct cublasLtMatmulHeuristicResult_t { cublasLtMatmulAlgo_t algo; size_t workspaceSize; cublasStatus_t state; float wavesCount; int reserved[4]; };
 typedef struct cuda_cpu_blas *cublasLtHandle_t;
 typedef cuda_cpu_matmul *cublasLtMatmulDesc_t;
 typedef cuda_cpu_layout *cublasLtMatrixLayout_t;
-typedef struct cuda_cpu_preference *cublasLtMatmulPreference_t;
+typedef cuda_cpu_preference *cublasLtMatmulPreference_t;
 
 namespace cuda_cpu {
 inline const struct Status { cublasStatus_t code; const char *name, *text; } statuses[] = {
@@ -116,11 +120,13 @@ inline cublasStatus_t cublasLtMatrixLayoutSetAttribute(cublasLtMatrixLayout_t l,
     }
     return CUBLAS_STATUS_INVALID_VALUE;
 }
-// There is one algorithm and it needs no workspace.
-inline cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *p) { return p ? *p = (cublasLtMatmulPreference_t)p, CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE; }
-inline cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t) { return CUBLAS_STATUS_SUCCESS; }
-inline cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t, const void *value, size_t size) {
-    return p && value && size == sizeof(size_t) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+// There is one algorithm and it needs no workspace; as on a GPU it takes only matrices as aligned as was promised for it.
+inline cublasStatus_t cublasLtMatmulPreferenceCreate(cublasLtMatmulPreference_t *p) { return p ? *p = new cuda_cpu_preference, CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE; }
+inline cublasStatus_t cublasLtMatmulPreferenceDestroy(cublasLtMatmulPreference_t p) { return delete p, CUBLAS_STATUS_SUCCESS; }
+inline cublasStatus_t cublasLtMatmulPreferenceSetAttribute(cublasLtMatmulPreference_t p, cublasLtMatmulPreferenceAttributes_t a, const void *value, size_t size) {
+    if (!p || !value) return CUBLAS_STATUS_INVALID_VALUE;
+    if (a == CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES) return size == sizeof(size_t) ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
+    return cuda_cpu::set_attribute(p->aligned[a - CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES], value, size);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -203,10 +209,11 @@ inline cublasStatus_t cublasLtMatmulAlgoGetHeuristic(cublasLtHandle_t h, cublasL
     if (!h || !o || !a || !b || !c || !d || !p || wanted < 1 || !results || !found) return CUBLAS_STATUS_INVALID_VALUE;
     *results = {}, *found = 0;
     cublasStatus_t s = results->state = cuda_cpu::validate(*o, *a, *b, *c, *d);
+    results->algo.needs = *p;
     return *found = s == CUBLAS_STATUS_SUCCESS, s;
 }
 inline cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t o, const void *alpha, const void *a, cublasLtMatrixLayout_t al, const void *b, cublasLtMatrixLayout_t bl,
-        const void *beta, const void *c, cublasLtMatrixLayout_t cl, void *d, cublasLtMatrixLayout_t dl, const cublasLtMatmulAlgo_t *, void *, size_t, cudaStream_t stream) {
+        const void *beta, const void *c, cublasLtMatrixLayout_t cl, void *d, cublasLtMatrixLayout_t dl, const cublasLtMatmulAlgo_t *algo, void *, size_t, cudaStream_t stream) {
     using namespace cuda_cpu;
     if (!h || !o || !alpha || !beta || !al || !bl || !cl || !dl) return CUBLAS_STATUS_INVALID_VALUE;
     if (cublasStatus_t s = validate(*o, *al, *bl, *cl, *dl)) return s;
@@ -220,6 +227,12 @@ inline cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t o,
     g.alpha = get<double>(alpha, o->scale, 0), g.beta = get<double>(beta, o->scale, 0);
     if (g.m && g.n && (!d || (g.k && (!a || !b)) || (g.beta != 0 && !c))) return CUBLAS_STATUS_INVALID_VALUE;
     if (g.c == g.d && g.beta != 0 && (g.ldc != g.ldd || g.sc != g.sd)) return CUBLAS_STATUS_INVALID_VALUE;  // in place, in another shape
+    const void *matrix[] = {a, b, g.beta != 0 ? c : nullptr, d};
+    const cuda_cpu_layout *layout[] = {al, bl, cl, dl};
+    if (algo) for (int i = 0; i < 4; i++) {
+        const int64_t bytes = layout[i]->batches > 1 ? layout[i]->stride * (layout[i]->type == CUDA_R_64F ? 8 : layout[i]->type == CUDA_R_32F ? 4 : 2) : 0;
+        if (matrix[i] && ((uintptr_t)matrix[i] | bytes) % algo->needs.aligned[i]) return CUBLAS_STATUS_INVALID_VALUE;
+    }
     if (opt.check) for (const void *p : {a, b, (const void *)d, g.beta != 0 ? c : d, (const void *)o->bias, (const void *)o->aux})
         if (p && !known(p)) fatal("cublasLtMatmul: %p is not in device memory", p);
     const Epilogue e{o->epilogue, o->bias, o->aux, o->bias_type == -1 ? dl->type : cudaDataType_t(o->bias_type), dl->type, (long)o->aux_ld};
