@@ -47,6 +47,7 @@ TEST("gpt2: every parameter's gradient = finite differences, at odd shapes, with
     test_finite_differences<GPT2>({7, 8, 10, 2}, 2, 6, standard(0.25), true);
     test_finite_differences<GPT2>({7, 12, 10, 2}, 2, 6, rotary_geglu(0.5), true);
 }
+TEST("gpt2: every tensor's gradient along a random direction = finite differences, for a thousand rows") { test_directions<GPT2>({17, 48, 40, 2}, 7, 150, standard()); }
 #endif
 
 // ------------------------------------------------------------------------------------------------

@@ -250,6 +250,27 @@ template<class M> void test_finite_differences(Shape s, int B, int T, typename M
     };
     check_quotients(rig.p.table, w, g, loss);
 }
+// Every tensor's gradient along a random direction = the difference quotient: for shapes with too many parameters to try
+// each, and for batches of so many rows that kernels need several blocks, warps and rounds.
+template<class M> void test_directions(Shape s, int B, int T, typename M::Config config = {}) {
+    Random<M> rig(s, B, T, 0, config);
+    ModelInput in = rig.all();
+    rig.zero_grads(), rig.forward(in), rig.backward(in, in.N(), nullptr, nullptr, 0);
+    std::vector<real> g = rig.p.get(rig.p.grads), w = rig.host;
+    Rng rng{3, 0, 0};
+    for (const Tensor &t : rig.p.table.tensors) {
+        double slope = 0, h = 1e-5 / sqrt((double)t.count), loss[2];
+        std::vector<real> direction(t.count);
+        for (int64_t i = 0; i < t.count; i++) direction[i] = rng.normal(), slope += direction[i] * g[t.offset + i];
+        for (int side : {0, 1}) {
+            for (int64_t i = 0; i < t.count; i++) w[t.offset + i] = rig.host[t.offset + i] + (side ? -h : h) * direction[i];
+            rig.p.set(w, rig.p.master), loss[side] = rig.loss(in);
+        }
+        std::copy_n(rig.host.begin() + t.offset, t.count, w.begin() + t.offset);
+        double d = (loss[0] - loss[1]) / (2 * h);
+        CHECK(fabs(d - slope) <= 1e-6 * (1 + fabs(d)), "C %d, %d x %d, %s: slope %.10g, difference quotient %.10g", s.C, B, T, t.name.c_str(), slope, d);
+    }
+}
 // A token changes no logit before it, not by one bit
 template<class M> void test_causal(Shape s, typename M::Config config = {}) {
     int T = 33, t = 20, V = s.V;

@@ -83,6 +83,7 @@ TEST("rwkv4: every parameter's gradient = finite differences, at odd shapes") {
     test_finite_differences<RWKV4>({5, 3, 7, 3}, 1, 18);
     test_finite_differences<RWKV4>({5, 8, 16, 1}, 3, 1);
 }
+TEST("rwkv4: every tensor's gradient along a random direction = finite differences, for a thousand rows") { test_directions<RWKV4>({17, 48, 40, 2}, 7, 150); }
 #endif
 
 // ------------------------------------------------------------------------------------------------
