@@ -84,8 +84,9 @@ $(foreach p,$(TOOLS) $(HOST_TESTS),$(eval build/tools/$p build/tools-sanitize/$p
 demo: $(BUILD)/train_rwkv $(addprefix build/tools/,prepare stories plot)
 	$(call links,train_rwkv,prepare stories plot)
 	@dev/demo.sh
-compare: $(addprefix $(BUILD)/,train_rwkv train_gpt2) $(addprefix build/tools/,prepare stories plot)
-	$(call links,train_rwkv train_gpt2,prepare stories plot)
+COMPARED := train_rwkv $(if $(filter rwkv7,$(SIZE)),train_rwkv7,train_gpt2)
+compare: $(addprefix $(BUILD)/,$(COMPARED)) $(addprefix build/tools/,prepare stories plot)
+	$(call links,$(COMPARED),prepare stories plot)
 	@dev/compare/compare.sh
 compare-inference: $(addprefix $(BUILD)/,latency_rwkv4 latency_gpt2) build/tools/plot
 	$(call links,,plot)
