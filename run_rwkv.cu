@@ -4,7 +4,8 @@
        ./run_rwkv --help;  ./run_rwkv generate --help
 
    Where to read: run/rwkv4.h ... rwkv7.h, one version each; run/layers.h what they share; run/linear.h products, for one
-   token and for many; run/weights.h what a file holds; run/engine.h the engine; and one header per sub-command. */
+   token and for many; run/weights.h what a file holds; run/sample.h how the next token is drawn; run/engine.h the engine; and
+   one header per sub-command. */
 #include "rwkv.h"
 #include "run/bench.h"
 #include "run/chat.h"

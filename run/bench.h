@@ -1,8 +1,9 @@
 /* run/bench.h: run_rwkv bench: how fast a model is here.
 
    prefill    tokens/s of prompts of several lengths, from an empty state
-   decode     tokens/s of B sequences at once, without sampling; for B = 1 also the bytes of weights read per second, as a
+   decode     tokens/s of B sequences at once, logits to the host; for B = 1 also the bytes of weights read per second, as a
               share of what the device reads at best (measured: the sum of a large array), since that is the limit
+   generate   the same, but the next token is drawn on the device, as generate and chat do by default
    position   ms per token after so many tokens: the same, as the state does not grow
    Every number is the best of --repeat runs. --random 7:0.1B takes random weights of an official shape: no file needed.
    defines: bench_main */
@@ -114,6 +115,14 @@ inline int bench_main(int argc, char **argv) {
         cudaCheck(cudaMemset(states, 0, B * e->state_size() * sizeof(real)));
         double s = best_seconds(repeat, [&] { for (int64_t i = 0; i < tokens; i++) e->decode(ids.data(), B, states, nullptr, logits.data()); });
         row("decode", B, B * tokens / s, "tokens/s", B > 1 ? "" : format("   %.1f GB/s of weights, %.0f %% of what the device reads", active * tokens / s / 1e9, 100 * active * tokens / s / limit));
+    }
+    TextOptions text;
+    text.table(), e->sampling.vocabulary(nullptr);
+    for (int B : batch) {
+        std::vector<int> next(ids.begin(), ids.begin() + B);
+        for (int b = 0; b < B; b++) e->begin_text(b, text.s, text.rng());
+        double s = best_seconds(repeat, [&] { for (int64_t i = 0; i < tokens; i++) e->decode_draw(next.data(), B, states, nullptr, next.data()); });
+        row("generate", B, B * tokens / s, "tokens/s");
     }
     e->zero_state(states);
     int at = 0;

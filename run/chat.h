@@ -61,13 +61,13 @@ struct Chat {
     Tokenizer &t;
     ChatOptions o;
     real *state;
-    std::vector<float> logits;
     std::string gap;  // what must be read before the next turn: "\n\n", or nothing
     struct Turn { std::vector<real> before; std::string gap, message; };
     std::deque<Turn> turns;
     uint64_t draws = 0;  // random numbers used: /regen gives another answer
 
-    Chat(Engine &e, Tokenizer &t, const ChatOptions &options) : e(e), t(t), o(options), state(e.new_states(1)), logits(e.info.V) {
+    Chat(Engine &e, Tokenizer &t, const ChatOptions &options) : e(e), t(t), o(options), state(e.new_states(1)) {
+        e.sampling.vocabulary(&t);
         bool pile = t.kind == "neox";
         if (o.user.empty()) o.user = pile ? "Bob" : "User";
         if (o.bot.empty()) o.bot = pile ? "Alice" : "Assistant";
@@ -76,7 +76,7 @@ struct Chat {
     }
     void feed(const std::string &text, const char *what) {
         std::vector<int> ids = prompt_ids(t, text, what, false);
-        e.forward(ids.data(), ids.size(), state, Engine::LAST, logits.data());
+        e.forward(ids.data(), ids.size(), state, Engine::LAST);
     }
     void reset() {
         turns.clear(), gap.clear();
@@ -94,19 +94,19 @@ struct Chat {
         std::string ask = question(gap, message);
         feed(ask, "the message");
         Writer w(t, o);
-        w.rng.counter = draws;
+        e.begin_text(0, o.s, o.rng(draws));
         std::string read, whole;  // what the state has read of the answer; what was printed
-        while (w.end == Writer::GOING && !stop_signal()) {
+        for (int token = w.end == Writer::GOING ? e.draw(0) : 0; w.end == Writer::GOING && !stop_signal();) {
             std::string text;
-            int token = w.draw(logits.data(), e.info.V, text);
-            print(text), whole += text;
-            if (token < 0 || w.end == Writer::STOP) break;
-            e.decode(&token, 1, state, nullptr, logits.data());
+            w.take(token, text), print(text), whole += text;
+            if (w.end == Writer::END_OF_TEXT || w.end == Writer::STOP) break;
             read += t.bytes(token);
+            if (w.end == Writer::GOING) e.decode_draw(&token, 1, state, nullptr, &token);
+            else e.decode(&token, 1, state, nullptr, nullptr);
         }
         if (w.end == Writer::GOING) { std::string text; w.finish(text), print(text), whole += text; }
         print("\n\n");
-        draws = w.rng.counter, stop_signal() = 0;
+        draws += w.made, stop_signal() = 0;
         gap = "\n\n";
         if (read == whole) return;
         if (read == whole + "\n\n") { gap.clear(); return; }

@@ -4,6 +4,9 @@
        real *state = e.new_states(1);                  // device memory, an empty past
        e.forward(ids, n, state, Engine::LAST, logits); // GPT mode: n tokens, `chunk` at a time, state in place
        e.decode(&id, 1, state, nullptr, logits);       // RNN mode: one token for each of B states; one CUDA graph
+       e.sampling.vocabulary(&tokenizer), e.begin_text(0, sampler, rng);
+       int id = e.draw(0);                             // the token after forward(..., LAST), drawn on the device
+       e.decode_draw(&id, 1, state, nullptr, &id);     // ... and the one after id, in the same graph
 
    A state is state_size() numbers: per layer what state_parts() lists. State files are safetensors with these names and
    the model's fingerprint; official tuned states (blocks.N.att.time_state) load too.
@@ -13,6 +16,7 @@
 #include "rwkv5.h"
 #include "rwkv6.h"
 #include "rwkv7.h"
+#include "sample.h"
 #include "tokenizers.h"
 #include <memory>
 
@@ -100,7 +104,7 @@ struct Engine {
     }
 
     // ---------------------------------------------------------------- GPT mode
-    // logits: (1 or n, V) on the host
+    // logits: (1 or n, V) on the host; LAST without them: for draw()
     void forward(const int *ids, int64_t n, real *state, Which which = NONE, float *logits = nullptr) {
         if (n < 1) fail("there are no tokens to run");
         check_ids(ids, n);
@@ -127,15 +131,27 @@ struct Engine {
     // One token for each of B sequences; sequence i has the state states + slots[i] * state_size() (slots null: i).
     // logits: (B, V) on the host, or null
     void decode(const int *ids, int B, real *states, const int *slots, float *logits) {
-        if (B < 1 || B > o.batch) fail("a batch of %d sequences, but the engine was opened for %lld", B, (long long)o.batch);
-        check_ids(ids, B);
-        for (int i = 0; i < B; i++) host_ids[i] = ids[i], host_slots[i] = slots ? slots[i] : i;
-        cudaCheck(cudaMemcpyAsync(tokens, host_ids, B * sizeof(int), cudaMemcpyHostToDevice, stream));
-        cudaCheck(cudaMemcpyAsync(device_slots, host_slots, B * sizeof(int), cudaMemcpyHostToDevice, stream));
-        graphs[{B, states, logits != nullptr}].run(stream, [&] { decode_launches(B, states, logits != nullptr); });
-        hidden_row = x_out;
+        run_decode(ids, B, states, slots, logits ? LOGITS : STATES);
         if (logits) copy_logits(B, logits);
         cudaCheck(cudaStreamSynchronize(stream));
+    }
+
+    // ---------------------------------------------------------------- drawing tokens
+    Sampling sampling;
+    void begin_text(int slot, const Sampler &s, const Rng &rng) { sampling.begin(slot, s, rng, stream); }  // slots: as those of states
+    // The token after the last forward(..., LAST), of the text in this slot
+    int draw(int slot) {
+        host_slots[0] = slot;
+        cudaCheck(cudaMemcpyAsync(device_slots, host_slots, sizeof(int), cudaMemcpyHostToDevice, stream));
+        draw_launches(1);
+        int token;
+        take_drawn(1, &token);
+        return token;
+    }
+    // decode(), and the next token of each sequence: next (B), which may be ids
+    void decode_draw(const int *ids, int B, real *states, const int *slots, int *next) {
+        run_decode(ids, B, states, slots, TOKENS);
+        take_drawn(B, next);
     }
     // ln_out of the last token of the last forward() or decode() (there of the first sequence)
     std::vector<float> hidden() const {
@@ -153,10 +169,11 @@ private:
     int *tokens = nullptr, *device_slots = nullptr, *host_ids = nullptr, *host_slots = nullptr;
     floatX *x_out = nullptr, *hidden_row = nullptr;   // (head_most, C) after ln_out
     real *logits_device = nullptr;                    // (head_most, padded V)
+    enum Output { STATES, LOGITS, TOKENS };           // of decoding
     int head_most = 0, head_stride = 0;
     const real *ln0_w, *ln0_b, *ln_out_w, *ln_out_b;
     Matrix emb, head;
-    std::map<std::tuple<int, real *, bool>, Graph> graphs;
+    std::map<std::tuple<int, real *, Output>, Graph> graphs;
 
     static Network *new_network(const std::string &version) {
         return version == "4" ? (Network *)new Rwkv4 : version == "6" ? (Network *)new Rwkv6 : version == "7" ? (Network *)new Rwkv7 : new Rwkv5;
@@ -170,6 +187,7 @@ private:
         a.plan("activations", &n.scratch.w, n.scratch.w_count);
         a.plan("activations", &tokens, n.most), a.plan("activations", &device_slots, o.batch);
         a.plan("activations", &x_out, (int64_t)head_most * info.C), a.plan("activations", &logits_device, (int64_t)head_most * head_stride);
+        sampling.plan(a, o.batch, info.V);
     }
     void build() {
         device_init();
@@ -252,21 +270,47 @@ private:
     }
     void head_rows(int rows, float *logits, bool decode) {
         linear({{logits_device, x_out, head}}, rows, decode, net->scratch, stream);
-        copy_logits(rows, logits);
+        if (logits) copy_logits(rows, logits);
     }
-    void copy_logits(int rows, float *logits) {
+    void copy_logits(int rows, float *logits, int first = 0) {
+        const real *from = logits_device + (int64_t)first * head_stride;
         if (sizeof(real) == sizeof(float)) {
-            cudaCheck(cudaMemcpy2DAsync(logits, info.V * sizeof(float), logits_device, head_stride * sizeof(real), info.V * sizeof(float), rows, cudaMemcpyDeviceToHost, stream));
+            cudaCheck(cudaMemcpy2DAsync(logits, info.V * sizeof(float), from, head_stride * sizeof(real), info.V * sizeof(float), rows, cudaMemcpyDeviceToHost, stream));
             return;
         }
         std::vector<real> wide((int64_t)rows * head_stride);
-        cudaCheck(cudaMemcpyAsync(wide.data(), logits_device, wide.size() * sizeof(real), cudaMemcpyDeviceToHost, stream)), cudaCheck(cudaStreamSynchronize(stream));
+        cudaCheck(cudaMemcpyAsync(wide.data(), from, wide.size() * sizeof(real), cudaMemcpyDeviceToHost, stream)), cudaCheck(cudaStreamSynchronize(stream));
         for (int r = 0; r < rows; r++) std::copy_n(wide.begin() + (int64_t)r * head_stride, info.V, logits + (int64_t)r * info.V);
     }
-    void decode_launches(int B, real *states, bool logits) {
-        body({B, 1, {states, device_slots, state_size()}, true});
-        final_norm(x_out, net->x, ln_out_w, ln_out_b, B, info.C, stream);
-        if (logits) linear({{logits_device, x_out, head}}, B, true, net->scratch, stream);
+    // The graph has the copies too: ids and slots up from host_ids and host_slots, the drawn tokens down to host_ids
+    void run_decode(const int *ids, int B, real *states, const int *slots, Output output) {
+        if (B < 1 || B > o.batch) fail("a batch of %d sequences, but the engine was opened for %lld", B, (long long)o.batch);
+        check_ids(ids, B);
+        for (int i = 0; i < B; i++) host_ids[i] = ids[i], host_slots[i] = slots ? slots[i] : i;
+        graphs[{B, states, output}].run(stream, [&] {
+            cudaCheck(cudaMemcpyAsync(tokens, host_ids, B * sizeof(int), cudaMemcpyHostToDevice, stream));
+            cudaCheck(cudaMemcpyAsync(device_slots, host_slots, B * sizeof(int), cudaMemcpyHostToDevice, stream));
+            body({B, 1, {states, device_slots, state_size()}, true});
+            final_norm(x_out, net->x, ln_out_w, ln_out_b, B, info.C, stream);
+            if (output != STATES) linear({{logits_device, x_out, head}}, B, true, net->scratch, stream);
+            if (output == TOKENS) draw_launches(B);
+        });
+        hidden_row = x_out;
+    }
+    void draw_launches(int B) {
+        sampling.draw(logits_device, B, device_slots, stream);
+        cudaCheck(cudaMemcpyAsync(host_ids, sampling.drawn, B * sizeof(int), cudaMemcpyDeviceToHost, stream));
+    }
+    void take_drawn(int B, int *next) {
+        cudaCheck(cudaStreamSynchronize(stream));
+        for (int i = 0; i < B; i++) {
+            if (host_ids[i] < 0) {
+                std::vector<float> z(info.V);
+                copy_logits(1, z.data(), i), cudaCheck(cudaStreamSynchronize(stream));
+                likeliest_token(z.data(), info.V);  // says what is wrong with them
+            }
+            next[i] = host_ids[i];
+        }
     }
 };
 

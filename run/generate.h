@@ -1,6 +1,7 @@
 /* run/generate.h: run_rwkv generate: text that goes on from a prompt, for one prompt or for many at once.
 
-   The prompt goes through the model in parallel, then one token at a time is drawn (rwkv/sampler.h says how) and fed.
+   The prompt goes through the model in parallel, then one token at a time is drawn (rwkv/sampler.h says how; sample.h does it
+   on the device) and fed.
    Text ends at --tokens, at the end-of-text token, or before --stop. What is printed is valid UTF-8 after every write.
    With --batch the sequences take turns in --batch-size places; each draws its own random numbers from the same seed,
    so it gives the text that a run of its own would give.
@@ -19,6 +20,7 @@ struct TextOptions {
     Sampler s;
     int64_t tokens, seed;
     std::string stop, state_in, state_out;
+    Rng rng(uint64_t draws = 0) const { return {(uint64_t)seed, (uint64_t)1 << 32, draws}; }
     std::vector<Option> table() {
         return {
             {"tokens", &tokens, 256, 0, 1e12, "most tokens to write (of an answer)"},
@@ -45,31 +47,20 @@ inline void penalties_for(const Tokenizer &t, Options &options, TextOptions &o) 
     if (!options.given("frequency")) o.s.frequency = 0;
 }
 
-// Draws the tokens of one text and makes them printable.
+// Makes the tokens of one text printable and knows when it ends.
 struct Writer {
     const Tokenizer &tokenizer;
     const TextOptions &o;
-    Rng rng;
-    Occurrences seen;
     Utf8Stream utf8;
     std::string held;               // printable, but perhaps the beginning of --stop
     int64_t made = 0;
     enum End { GOING, LENGTH, END_OF_TEXT, STOP } end = GOING;
-    std::vector<int> barred;        // tokens without bytes, other than the end of text
 
-    Writer(const Tokenizer &t, const TextOptions &o) : tokenizer(t), o(o), rng{(uint64_t)o.seed, (uint64_t)1 << 32, 0} {
-        for (int i = 0; i < t.vocab; i++) if (t.bytes(i).empty() && i != t.eot) barred.push_back(i);
-        if (o.tokens == 0) end = LENGTH;
-    }
-    // Draws from the logits (which it changes); `text` gets what can be printed now. The token, or -1 at the end of text.
-    int draw(float *logits, int V, std::string &text) {
-        V = std::min(V, tokenizer.vocab);  // rows beyond are padding
-        for (int token : barred) logits[token] = -INFINITY;
-        seen.penalise(o.s, logits, V);
-        int token = (int)sample_token(o.s, logits, V, rng);
+    Writer(const Tokenizer &t, const TextOptions &o) : tokenizer(t), o(o) { if (o.tokens == 0) end = LENGTH; }
+    // The next token was drawn; `text` gets what can be printed now.
+    void take(int token, std::string &text) {
         made++;
-        if (token == tokenizer.eot) { end = END_OF_TEXT; finish(text); return -1; }
-        seen.add(o.s, token, tokenizer.bytes(token));
+        if (token == tokenizer.eot) return end = END_OF_TEXT, finish(text);
         held += utf8.feed(tokenizer.bytes(token));
         size_t at = o.stop.empty() ? held.npos : held.find(o.stop);
         if (at != held.npos) text += held.substr(0, at), held.clear(), end = STOP;
@@ -79,7 +70,6 @@ struct Writer {
             text += held.substr(0, held.size() - keep), held.erase(0, held.size() - keep);
             if (made >= o.tokens) end = LENGTH, finish(text);
         }
-        return token;
     }
     void finish(std::string &text) { text += held + utf8.flush(), held.clear(); }
 };
@@ -125,16 +115,16 @@ inline void generate_one(Engine &e, Tokenizer &t, const GenerateOptions &o) {
     real *state = e.new_states(1);
     if (!o.state_in.empty()) e.load_state(o.state_in, state);
     Writer w(t, o);
-    std::vector<float> logits(e.info.V);
+    e.sampling.vocabulary(&t), e.begin_text(0, o.s, o.rng());
     double start = seconds();
-    e.forward(ids.data(), ids.size(), state, Engine::LAST, logits.data());
+    e.forward(ids.data(), ids.size(), state, Engine::LAST);
     double first = seconds();
     if (!o.no_prompt) print(prompt);
-    while (w.end == Writer::GOING && !stop_signal()) {
+    for (int token = w.end == Writer::GOING ? e.draw(0) : 0; w.end == Writer::GOING && !stop_signal();) {
         std::string text;
-        int token = w.draw(logits.data(), e.info.V, text);
-        print(text);
-        if (token >= 0 && (w.end == Writer::GOING || !o.state_out.empty())) e.decode(&token, 1, state, nullptr, logits.data());
+        w.take(token, text), print(text);
+        if (w.end == Writer::GOING) e.decode_draw(&token, 1, state, nullptr, &token);
+        else if (w.end != Writer::END_OF_TEXT && !o.state_out.empty()) e.decode(&token, 1, state, nullptr, nullptr);
     }
     if (stop_signal()) { std::string text; w.finish(text), print(text); }
     double now = seconds();
@@ -170,7 +160,7 @@ inline std::vector<BatchText> generate_batch(Engine &e, Tokenizer &t, const Text
     real *states = e.new_states(places), *origin = e.new_states(1);
     if (!o.state_in.empty()) e.load_state(o.state_in, origin);
     for (int i = places; i-- > 0;) unused.push_back(i);
-    std::vector<float> logits((size_t)places * e.info.V);
+    e.sampling.vocabulary(&t);
     static const char *const ends[] = {"interrupted", "length", "end", "stop"};
     auto close = [&](Place &p) { out[p.prompt].tokens = p.w->made, out[p.prompt].end = ends[p.w->end]; };
     for (size_t next = 0; (next < prompts.size() || !place.empty()) && !stop_signal();) {
@@ -181,10 +171,11 @@ inline std::vector<BatchText> generate_batch(Engine &e, Tokenizer &t, const Text
             std::vector<int> ids = prompt_ids(t, prompts[next], what.c_str(), !o.state_in.empty());
             real *state = states + s * e.state_size();
             e.copy_state(state, origin);
-            e.forward(ids.data(), ids.size(), state, Engine::LAST, logits.data());
+            e.begin_text(s, o.s, o.rng());
+            e.forward(ids.data(), ids.size(), state, Engine::LAST);
             Place p = {next, std::make_unique<Writer>(t, o), -1};
             out[next] = {prompts[next], "", 0, ""};
-            if (p.w->end == Writer::GOING) p.token = p.w->draw(logits.data(), e.info.V, out[next].text);
+            if (p.w->end == Writer::GOING) p.token = e.draw(s), p.w->take(p.token, out[next].text);
             if (p.w->end == Writer::GOING) unused.pop_back(), slot.push_back(s), place.push_back(std::move(p));
             else close(p);
             next++;
@@ -193,11 +184,11 @@ inline std::vector<BatchText> generate_batch(Engine &e, Tokenizer &t, const Text
         if (place.empty()) continue;
         std::vector<int> ids;
         for (Place &p : place) ids.push_back(p.token);
-        e.decode(ids.data(), ids.size(), states, slot.data(), logits.data());
+        e.decode_draw(ids.data(), ids.size(), states, slot.data(), ids.data());
         size_t kept = 0;
         for (size_t i = 0; i < place.size(); i++) {
             Place &p = place[i];
-            p.token = p.w->draw(logits.data() + i * e.info.V, e.info.V, out[p.prompt].text);
+            p.token = ids[i], p.w->take(p.token, out[p.prompt].text);
             if (p.w->end != Writer::GOING) { close(p), unused.push_back(slot[i]); continue; }
             slot[kept] = slot[i];
             if (kept != i) place[kept] = std::move(p);

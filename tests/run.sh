@@ -39,6 +39,7 @@ test_rwkv7|wkv7: with resets
 test_gpt2|gpt2: recompute
 test_gpt2|attention: cached
 test_run|= PyTorch
+test_run|sample:
 END
 part "the CPU backend" tests/backend.sh
 part "the trainers" tests/cli.sh

@@ -4,5 +4,6 @@
 #include "run_models.h"
 #include "run_files.h"
 #include "run_text.h"
+#include "run_sample.h"
 
 int main(int argc, char **argv) { return run_tests(argc > 1 ? argv[1] : ""); }
