@@ -134,6 +134,7 @@ if [ $device = gpu ]; then
 				test_gpt2|gpt2: recompute
 				test_gpt2|attention: cached
 				test_run|RNN
+				test_run|sample:
 			END
         done
     else
