@@ -8,7 +8,7 @@
 # Random weights: the time does not depend on them. RWKV-4 must be flat, or this fails: over the whole range the
 # least-squares line of its latency may rise or fall by less than 5 % of the mean, and its memory by no byte.
 # Writes OUT/inference.md, latency.svg, total.svg, memory.svg and the logs.
-# TOKENS=16384, PASSES=N (3 of RWKV-4, 1 of GPT-2, whose passes take minutes on a CPU), OUT=runs/compare-inference-SIZE, BIN=FOLDER of latency_rwkv4 and latency_gpt2, PLOT=./plot
+# TOKENS=16384, PASSES=N (15 of RWKV-4, 3 s each, as machines get slower and faster; 1 of GPT-2, which takes minutes on a CPU), OUT=runs/compare-inference-SIZE, BIN=FOLDER of latency_rwkv4 and latency_gpt2, PLOT=./plot
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 SIZE=${SIZE:-cpu} TOKENS=${TOKENS:-16384} OUT=${OUT:-runs/compare-inference-$SIZE} PLOT=${PLOT:-./plot}
@@ -29,7 +29,7 @@ rm -f "$OUT"/*.jsonl "$OUT"/*.out "$OUT"/*.svg "$OUT"/inference.md
 declare -A parameters
 for model in rwkv4 gpt2; do
     # shellcheck disable=SC2086  # lists of options
-    "$BIN/latency_$model" ${!model} --tokens "$TOKENS" --passes "${PASSES:-$([ $model = rwkv4 ] && echo 3 || echo 1)}" --log "$OUT/$model.jsonl" | tee "$OUT/$model.out" || stop "latency_$model failed, see above"
+    "$BIN/latency_$model" ${!model} --tokens "$TOKENS" --passes "${PASSES:-$([ $model = rwkv4 ] && echo 15 || echo 1)}" --log "$OUT/$model.jsonl" | tee "$OUT/$model.out" || stop "latency_$model failed, see above"
     parameters[$model]=$(sed -n 's/.* \([0-9,]*\) parameters.*/\1/p' "$OUT/$model.out" | tr -d ,)
     device=$(sed -n 's/.* parameters, \(.* on .*\)/\1/p' "$OUT/$model.out")
 done
