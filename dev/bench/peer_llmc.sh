@@ -6,6 +6,7 @@
 # Runs what has been built there with its own Makefile: train_gpt2cu (make train_gpt2cu; bf16, on a GPU, at the shapes of
 # train_gpt2.cu) and train_gpt2 (make train_gpt2; fp32, on the CPU with OpenMP). Models and tokens are made here in a scratch
 # folder: the CPU program reads its shape from a weight file, all weights 0.01, and always trains 4 sequences of 64 tokens.
+# Ours at the same: dev/bench/step.sh ./train_gpt2 demo-4x64 L6-C256-4x64 124M-4x64
 # Median over the steps without the first three. STEPS=30 SECONDS_EACH=60 OMP_NUM_THREADS=...
 set -euo pipefail
 clone=$(cd "${1:-.peers/llm.c}" 2>/dev/null && pwd) || { echo "error: ${1:-.peers/llm.c} is not there: put a clone of llm.c there and build it, or name one" >&2; exit 1; }
@@ -58,7 +59,7 @@ if [ -x "$clone/train_gpt2" ]; then
         (cd "$tmp" && timeout "$SECONDS_EACH" stdbuf -oL "$clone/train_gpt2" >"$tmp/out" 2>&1) || true
         sed -n 's/^step .* (took \([0-9.]*\) ms)/\1/p' "$tmp/out" | row "$name (CPU, ${OMP_NUM_THREADS:-$(nproc)} threads)" "$L,$C,$V,64,4" 256
     done <<<"
-demo 4 128 4 65
+demo 4 128 2 65
 L6-C256 6 256 4 256
 GPT-2-124M 12 768 12 50257"
 fi

@@ -146,6 +146,10 @@ else
     part 60 "Training RWKV-4, fp32" env STEPS=100 SECONDS_EACH=30 dev/bench/step.sh "$(built fp32 train_rwkv)" demo L6-C256
     part 40 "Training RWKV-7, fp32" env STEPS=100 SECONDS_EACH=30 dev/bench/step.sh "$(built fp32 train_rwkv7)" demo
     part 40 "Training GPT-2, fp32" env STEPS=100 SECONDS_EACH=30 dev/bench/step.sh "$(built fp32 train_gpt2)" demo
+    if [ -x .peers/llm.c/train_gpt2 ]; then
+        part 40 "Rival: llm.c, GPT-2, fp32" env SECONDS_EACH=12 dev/bench/peer_llmc.sh .peers/llm.c
+        part 40 "Ours at the same shapes" env STEPS=100 SECONDS_EACH=12 dev/bench/step.sh "$(built fp32 train_gpt2)" demo-4x64 L6-C256-4x64
+    fi
     part 40 "WKV-4: error and speed of every rung" "$(built fp32 ladder_wkv4)"
     part 40 "WKV-7: error and speed of every rung" "$(built fp32 ladder_wkv7)"
     part 40 "Attention: error and speed of every rung" "$(built fp32 ladder_attention)"
