@@ -6,10 +6,11 @@
 #include "scratch.h"
 #include "test.h"
 
-// Logits reach +-7. fp32: sums of 200 products in three layers, the norms divide by deviations of 0.006: some 1e-5.
+// Logits reach +-7. fp32: sums of 200 products in three layers, the norms divide by deviations of 0.006: 2e-5 to 1.1e-4,
+// as compilers and widths of vectors have it.
 // 16 bits: activations round by 2^-9 (bf16) or 2^-12 (fp16) at every product, which these strong weights amplify: the root
 // of the mean square was at most 0.074 in bf16.
-constexpr double LOGIT_LIMIT = sizeof(floatX) == 8 ? 2e-6 : sizeof(floatX) == 4 ? 1e-4 : std::is_same<floatX, __half>::value ? 0.05 : 0.15;
+constexpr double LOGIT_LIMIT = sizeof(floatX) == 8 ? 2e-6 : sizeof(floatX) == 4 ? 3e-4 : std::is_same<floatX, __half>::value ? 0.05 : 0.15;
 static const char *const versions[] = {"4", "51", "52", "6", "7"};
 
 static std::string model_path(const std::string &version) { return "tests/data/run_" + version + (version == "7" ? ".pth" : ".safetensors"); }

@@ -153,7 +153,7 @@ else
     part 40 "WKV-4: error and speed of every rung" "$(built fp32 ladder_wkv4)"
     part 40 "WKV-7: error and speed of every rung" "$(built fp32 ladder_wkv7)"
     part 40 "Attention: error and speed of every rung" "$(built fp32 ladder_attention)"
-    part 30 "=run_rwkv bench, random weights, 4:0.1B" "$(built fp32 run_rwkv)" bench --random 4:0.1B
+    part 60 "=run_rwkv bench, random weights, 4:0.1B" "$(built fp32 run_rwkv)" bench --random 4:0.1B
     part 60 "=GEMM" "$(built fp32 bench_gemm)"
 fi
 printf '\nAll of it took %d s.\n' $SECONDS >>"$report"
