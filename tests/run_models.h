@@ -359,7 +359,7 @@ TEST("run: a batch of sequences in any slots = each alone, logits, states and gr
             }
         }
         std::vector<real> idle = e.get_state(states + 5 * e.state_size());
-        CHECK(idle == std::vector<real>(idle.size(), 0), "version %s: a slot that is not in the batch has changed", version);
+        CHECK(std::count(idle.begin(), idle.end(), real(0)) == (int64_t)idle.size(), "version %s: a slot that is not in the batch has changed", version);
         CHECK_ERROR(e.decode(std::vector<int>(6, 0).data(), 6, states, nullptr, nullptr), "batch of 6");
         int bad = V;
         CHECK_ERROR(e.decode(&bad, 1, states, nullptr, nullptr), "vocabulary");
