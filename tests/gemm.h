@@ -372,10 +372,12 @@ TEST("gemm: what cuBLASLt would refuse is refused") {
     uint32_t plain = CUBLASLT_EPILOGUE_DEFAULT;
     cublasLtMatmulDescSetAttribute(o, CUBLASLT_MATMUL_DESC_EPILOGUE, &plain, sizeof plain);
     CHECK(cublasLtMatmulAlgoGetHeuristic(h, o, l, square, l, l, p, 1, &r, &found) == CUBLAS_STATUS_SUCCESS && found == 1, "found %d", found);
+    Matrix big(CUDA_R_32F, Numbers(256));
+    float *at = (float *)(((uintptr_t)big.p + 255) / 256 * 256);  // with guard pages, big.p itself is less aligned
     auto shifted = [&](uint32_t aligned) {  // A 16 bytes on, when so much is promised
         cublasLtMatmulPreferenceSetAttribute(p, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, &aligned, sizeof aligned);
         cublasLtMatmulAlgoGetHeuristic(h, o, square, square, square, square, p, 1, &r, &found);
-        return cublasLtMatmul(h, o, &one, (float *)x.p + 4, square, x.p, square, &one, x.p, square, x.p, square, &r.algo, nullptr, 0, nullptr);
+        return cublasLtMatmul(h, o, &one, at + 4, square, at, square, &one, at + 64, square, at + 64, square, &r.algo, nullptr, 0, nullptr);
     };
     CHECK(shifted(16) == CUBLAS_STATUS_SUCCESS && shifted(32) == CUBLAS_STATUS_INVALID_VALUE, "a matrix less aligned than was promised");
     CHECK(cublasLtMatrixLayoutCreate(&l, CUDA_R_32F, 8, 4, 7) == CUBLAS_STATUS_INVALID_VALUE, "ld 7 of 8 rows");
