@@ -89,11 +89,12 @@ programs="train_rwkv train_rwkv7 train_gpt2 run_rwkv ladder_wkv4 ladder_wkv7 lad
 export -f built build build_main run_tests sanitizer
 export device main cores log tests programs
 
+commit="$(git rev-parse --short HEAD 2>/dev/null || echo unknown)$([ -z "$(git status --porcelain --untracked-files=no 2>/dev/null)" ] || echo ' with changes')"
 {
     echo "# $name, $(date +%F)"
     echo
     echo "- $about"
-    echo "- commit $(git rev-parse --short HEAD 2>/dev/null || echo unknown)$([ -z "$(git status --porcelain --untracked-files=no 2>/dev/null)" ] || echo ' with changes'), $(date -u '+%F %H:%M') UTC"
+    echo "- commit $commit, $(date -u '+%F %H:%M') UTC"
     echo "- command: dev/bench/run_all.sh"
 } >"$report"
 
