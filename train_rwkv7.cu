@@ -109,24 +109,25 @@ static const std::vector<TensorRow> rwkv7_rows = {
 };
 
 // ------------------------------------------------------------------------------------------------
-// Heads. A warp holds one head of one token, W of its N channels a lane, and walks over tokens, because the gradients
-// of vectors are sums over them. On the CPU one thread holds all N channels where it can: nothing is waited for.
+// Heads. A warp holds one head of one token, W of its N channels a lane. On the CPU one thread holds all N channels where
+// it can: nothing is waited for.
 
-struct HeadShape { int rows, H, N; };  // rows: B T tokens
-template<int W> struct Head7 {         // the place of a thread; everything at c = channel within the row of C
-    int c, step;
-    int64_t row;
+template<int W> struct Head7 {
+    int c;                             // this lane's first channel, within the row of C
     bool inside;                       // lanes past N only take part in sums
-    __device__ Head7(const HeadShape &s) : c(blockIdx.x * s.N + threadIdx.x * W), step(gridDim.y * blockDim.y),
-                                           row((int64_t)blockIdx.y * blockDim.y + threadIdx.y), inside((int)threadIdx.x * W < s.N) {}
+    __device__ Head7(int head, int lane, int N) : c(head * N + lane * W), inside(lane * W < N) {}
     __device__ real sum(Vec<W> x) const { return warp_sum(inside ? ::sum(x) : real(0)); }
     __device__ Vec<W> get(const floatX *p, int64_t at) const { return inside ? load<W>(p + at) : Vec<W>(0); }
     __device__ Vec<W> get(const real *p) const { return inside ? load<W>(p + c) : Vec<W>(0); }
     __device__ void put(floatX *p, int64_t at, Vec<W> x) const { if (inside) store(p + at, x); }
-    // vector k of K of this thread's partial sums, (step, K, C)
-    __device__ void put_sum(real *partial, int k, int K, int C, Vec<W> x) const {
-        if (inside) store(partial + ((blockIdx.y * blockDim.y + threadIdx.y) * (int64_t)K + k) * C + c, x);
-    }
+    // vector k of K of `part` of the partial sums, (part, K, C)
+    __device__ void put_sum(real *partial, int part, int k, int K, int C, Vec<W> x) const { if (inside) store(partial + ((int64_t)part * K + k) * C + c, x); }
+};
+// The walk of a warp over tokens: the gradients of vectors are sums over them.
+struct HeadShape { int rows, H, N; };  // rows: B T tokens
+struct Walk {
+    int part = blockIdx.y * blockDim.y + threadIdx.y, step = gridDim.y * blockDim.y;
+    int64_t row = part;
 };
 #ifdef CUDA_CPU
 constexpr int HEAD_WARPS = 1;
@@ -168,20 +169,35 @@ struct PrepareArgs {
     const real *w0, *a0, *v0, *k_k, *k_a;                 // (C)
     HeadShape s;
 };
+template<int W> struct PrepareVectors {
+    Vec<W> w0, a0, v0, k_k, k_a;
+    __device__ PrepareVectors(const Head7<W> &h, const PrepareArgs &p) : w0(h.get(p.w0)), a0(h.get(p.a0)), v0(p.vl ? h.get(p.v0) : Vec<W>(0)), k_k(h.get(p.k_k)), k_a(h.get(p.k_a)) {}
+};
+template<int W> struct PreparedKey {
+    Vec<W> k, a, factor, kp, kk;
+    real length, inverse;                                 // of u
+    __device__ PreparedKey(const Head7<W> &h, const PrepareArgs &p, const PrepareVectors<W> &c, int64_t at) {
+        k = h.get(p.k, at), a = sigmoid(c.a0 + h.get(p.al, at)), factor = real(1) + (a - real(1)) * c.k_a, kp = k * factor;
+        Vec<W> u = k * c.k_k;
+        length = real(sqrt(h.sum(u * u))), inverse = real(1) / fmax(length, KK_LEAST), kk = u * inverse;
+    }
+};
+template<int W> struct PreparedValue {
+    Vec<W> z = 0, from_first = 0, vp;
+    __device__ PreparedValue(const Head7<W> &h, const PrepareArgs &p, const PrepareVectors<W> &c, int64_t at) {
+        vp = h.get(p.v, at);
+        if (p.vl) z = sigmoid(c.v0 + h.get(p.vl, at)), from_first = h.get(p.v_first, at) - vp, vp += from_first * z;
+    }
+};
 template<int W> __global__ void prepare_forward_kernel(PrepareArgs p) {
-    Head7<W> h(p.s);
-    int C = p.s.H * p.s.N;
-    Vec<W> w0 = h.get(p.w0), a0 = h.get(p.a0), v0 = p.vl ? h.get(p.v0) : Vec<W>(0), k_k = h.get(p.k_k), k_a = h.get(p.k_a);
-    for (; h.row < p.s.rows; h.row += h.step) {
-        int64_t at = h.row * C + h.c;
-        Vec<W> k = h.get(p.k, at), a = sigmoid(a0 + h.get(p.al, at)), u = k * k_k;
-        real inverse = real(1) / fmax(real(sqrt(h.sum(u * u))), KK_LEAST);
-        h.put(p.w, at, w0 + h.get(p.wl, at));
-        h.put(p.kp, at, k * (real(1) + (a - real(1)) * k_a));
-        h.put(p.minus_kk, at, u * -inverse), h.put(p.kka, at, u * inverse * a);
-        if (!p.vl) continue;
-        Vec<W> v = h.get(p.v, at);
-        h.put(p.vp, at, v + (h.get(p.v_first, at) - v) * sigmoid(v0 + h.get(p.vl, at)));
+    const Head7<W> h(blockIdx.x, threadIdx.x, p.s.N);
+    const PrepareVectors<W> c(h, p);
+    for (Walk i; i.row < p.s.rows; i.row += i.step) {
+        int64_t at = i.row * p.s.H * p.s.N + h.c;
+        PreparedKey<W> x(h, p, c, at);
+        h.put(p.w, at, c.w0 + h.get(p.wl, at)), h.put(p.kp, at, x.kp);
+        h.put(p.minus_kk, at, x.kk * real(-1)), h.put(p.kka, at, x.kk * x.a);
+        if (p.vl) h.put(p.vp, at, PreparedValue<W>(h, p, c, at).vp);
     }
 }
 
@@ -198,7 +214,7 @@ struct PrepareBackwardArgs {
     PrepareArgs f;
     floatX *dr, *dk, *dv;             // (B,T,C) of r, k', v' on entry, of r, k, v on return
     floatX *dkka, *dminus_kk;         // (B,T,C) dal, dvl on return
-    const floatX *dw;                 // (B,T,C)
+    floatX *dw;                       // (B,T,C)
     real *dv_first;                   // (B,T,C) summed over the layers, in fp32
     bool last_layer;                  // writes dv_first, those below add, layer 0 reads
     const floatX *dout, *g, *r;       // (B,T,C)
@@ -206,48 +222,54 @@ struct PrepareBackwardArgs {
     real *partial;                    // (head_parts, sums, C): w0, a0, k_k, k_a, r_k, and but for layer 0 v0
     int sums;
 };
+template<int W> struct PrepareSums { Vec<W> w0 = 0, a0 = 0, k_k = 0, k_a = 0, r_k = 0, v0 = 0; };
+template<int W> struct FromRecurrence { Vec<W> dr, dw, dk, dv, dminus_kk, dkka; };  // gradients of r w k' v' -kk kka
+// One token: from the gradients of what the recurrence took to those of what prepare took, and the sums
+template<int W> __device__ inline void prepare_backward(const PrepareBackwardArgs &b, const Head7<W> &h, const PrepareVectors<W> &c, Vec<W> r_k, int64_t at,
+                                                        const FromRecurrence<W> &d, PrepareSums<W> &sums) {
+    const PrepareArgs &p = b.f;
+    PreparedKey<W> x(h, p, c, at);
+    PreparedValue<W> y(h, p, c, at);
+    Vec<W> r = h.get(b.r, at), dbonus = h.get(b.dout, at) * h.get(b.g, at);
+    real q = h.sum(dbonus * y.vp), s = h.sum(r * x.kp * r_k);
+    h.put(b.dr, at, d.dr + x.kp * r_k * q);
+    sums.r_k += r * x.kp * q;
+    Vec<W> dkp = d.dk + r * r_k * q, dvp = d.dv + dbonus * s;
+
+    Vec<W> dkk = d.dkka * x.a - d.dminus_kk;
+    real along = h.sum(dkk * x.kk);
+    Vec<W> du = (x.length > KK_LEAST ? dkk - x.kk * along : dkk) * x.inverse;
+    h.put(b.dk, at, dkp * x.factor + du * c.k_k);
+    sums.k_k += du * x.k, sums.k_a += dkp * x.k * (x.a - real(1));
+    Vec<W> dal = (dkp * x.k * c.k_a + d.dkka * x.kk) * x.a * (real(1) - x.a);
+    h.put(b.dkka, at, dal);
+    sums.a0 += dal, sums.w0 += d.dw;
+
+    if (!h.inside) return;
+    real *first = b.dv_first + at;
+    if (p.vl) {
+        Vec<W> dvl = dvp * y.from_first * y.z * (real(1) - y.z);
+        store(first, b.last_layer ? dvp * y.z : load<W>(first) + dvp * y.z);
+        h.put(b.dminus_kk, at, dvl), sums.v0 += dvl;
+        dvp = dvp * (real(1) - y.z);
+    } else if (!b.last_layer) dvp += load<W>(first);
+    h.put(b.dv, at, dvp);
+}
 template<int W> __global__ void prepare_backward_kernel(PrepareBackwardArgs b) {
     const PrepareArgs &p = b.f;
-    Head7<W> h(p.s);
-    int C = p.s.H * p.s.N;
-    Vec<W> a0 = h.get(p.a0), v0 = p.vl ? h.get(p.v0) : Vec<W>(0), k_k = h.get(p.k_k), k_a = h.get(p.k_a), r_k = h.get(b.r_k);
-    Vec<W> dw0 = 0, da0 = 0, dv0 = 0, dk_k = 0, dk_a = 0, dr_k = 0;
-    for (; h.row < p.s.rows; h.row += h.step) {
-        int64_t at = h.row * C + h.c;
-        Vec<W> k = h.get(p.k, at), a = sigmoid(a0 + h.get(p.al, at)), factor = real(1) + (a - real(1)) * k_a, kp = k * factor;
-        Vec<W> v = h.get(p.v, at), z = 0, from_first = 0, vp = v;
-        if (p.vl) z = sigmoid(v0 + h.get(p.vl, at)), from_first = h.get(p.v_first, at) - v, vp = v + from_first * z;
-        Vec<W> r = h.get(b.r, at), dbonus = h.get(b.dout, at) * h.get(b.g, at);
-        real q = h.sum(dbonus * vp), s = h.sum(r * kp * r_k);
-        h.put(b.dr, at, h.get(b.dr, at) + kp * r_k * q);
-        dr_k += r * kp * q;
-        Vec<W> dkp = h.get(b.dk, at) + r * r_k * q, dvp = h.get(b.dv, at) + dbonus * s;
-
-        Vec<W> u = k * k_k, dkka = h.get(b.dkka, at), dkk = dkka * a - h.get(b.dminus_kk, at);
-        real length = real(sqrt(h.sum(u * u))), inverse = real(1) / fmax(length, KK_LEAST);
-        Vec<W> kk = u * inverse;
-        real along = h.sum(dkk * kk);
-        Vec<W> du = (length > KK_LEAST ? dkk - kk * along : dkk) * inverse;
-        h.put(b.dk, at, dkp * factor + du * k_k);
-        dk_k += du * k, dk_a += dkp * k * (a - real(1));
-        Vec<W> dal = (dkp * k * k_a + dkka * kk) * a * (real(1) - a);
-        h.put(b.dkka, at, dal);
-        da0 += dal, dw0 += h.get(b.dw, at);
-
-        if (!h.inside) continue;
-        real *first = b.dv_first + at;
-        if (p.vl) {
-            Vec<W> dvl = dvp * from_first * z * (real(1) - z);
-            store(first, b.last_layer ? dvp * z : load<W>(first) + dvp * z);
-            h.put(b.dminus_kk, at, dvl), dv0 += dvl;
-            dvp = dvp * (real(1) - z);
-        } else if (!b.last_layer) dvp += load<W>(first);
-        h.put(b.dv, at, dvp);
+    const Head7<W> h(blockIdx.x, threadIdx.x, p.s.N);
+    const PrepareVectors<W> c(h, p);
+    const Vec<W> r_k = h.get(b.r_k);
+    const int C = p.s.H * p.s.N, K = b.sums;
+    PrepareSums<W> sums;
+    Walk i;
+    for (; i.row < p.s.rows; i.row += i.step) {
+        int64_t at = i.row * C + h.c;
+        prepare_backward(b, h, c, r_k, at, {h.get(b.dr, at), h.get(b.dw, at), h.get(b.dk, at), h.get(b.dv, at), h.get(b.dminus_kk, at), h.get(b.dkka, at)}, sums);
     }
-    int K = b.sums;
-    h.put_sum(b.partial, 0, K, C, dw0), h.put_sum(b.partial, 1, K, C, da0), h.put_sum(b.partial, 2, K, C, dk_k);
-    h.put_sum(b.partial, 3, K, C, dk_a), h.put_sum(b.partial, 4, K, C, dr_k);
-    if (p.vl) h.put_sum(b.partial, 5, K, C, dv0);
+    const Vec<W> all[] = {sums.w0, sums.a0, sums.k_k, sums.k_a, sums.r_k, sums.v0};
+#pragma unroll
+    for (int k = 0; k < 6; k++) if (k < K) h.put_sum(b.partial, i.part, k, K, C, all[k]);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -262,20 +284,25 @@ struct OutArgs {
     const real *w, *b, *r_k;                    // (C)
     HeadShape s;
 };
-template<int W> struct Normed { Vec<W> xh; real rstd; };
-template<int W> __device__ inline Normed<W> group_norm(const Head7<W> &h, Vec<W> y, int N) {
-    real mean = h.sum(y) / N;
-    Vec<W> d = h.inside ? y - mean : Vec<W>(0);
-    real rstd = real(1) / real(sqrt(h.sum(d * d) / N + GROUP_EPS));
-    return {d * rstd, rstd};
-}
+template<int W> struct Normed {
+    Vec<W> xh;
+    real rstd;
+    __device__ Normed(const Head7<W> &h, Vec<W> y, int N) {
+        real mean = h.sum(y) / N;
+        Vec<W> d = h.inside ? y - mean : Vec<W>(0);
+        rstd = real(1) / real(sqrt(h.sum(d * d) / N + GROUP_EPS)), xh = d * rstd;
+    }
+    __device__ Vec<W> backward(const Head7<W> &h, Vec<W> dxh, int N) const {  // dy
+        real mean = h.sum(dxh) / N, along = h.sum(dxh * xh) / N;
+        return (dxh - mean - xh * along) * rstd;
+    }
+};
 template<int W> __global__ void out_forward_kernel(OutArgs a) {
-    Head7<W> h(a.s);
-    int C = a.s.H * a.s.N;
+    const Head7<W> h(blockIdx.x, threadIdx.x, a.s.N);
     Vec<W> w = h.get(a.w), b = h.get(a.b), r_k = h.get(a.r_k);
-    for (; h.row < a.s.rows; h.row += h.step) {
-        int64_t at = h.row * C + h.c;
-        Normed<W> n = group_norm(h, h.get(a.y, at), a.s.N);
+    for (Walk i; i.row < a.s.rows; i.row += i.step) {
+        int64_t at = i.row * a.s.H * a.s.N + h.c;
+        Normed<W> n(h, h.get(a.y, at), a.s.N);
         real s = h.sum(h.get(a.r, at) * h.get(a.kp, at) * r_k);
         h.put(a.out, at, (n.xh * w + b + h.get(a.vp, at) * s) * h.get(a.g, at));
     }
@@ -289,20 +316,20 @@ struct OutBackwardArgs {
 };
 template<int W> __global__ void out_backward_kernel(OutBackwardArgs x) {
     const OutArgs &a = x.f;
-    Head7<W> h(a.s);
-    int C = a.s.H * a.s.N;
+    const Head7<W> h(blockIdx.x, threadIdx.x, a.s.N);
+    const int C = a.s.H * a.s.N;
     Vec<W> w = h.get(a.w), b = h.get(a.b), r_k = h.get(a.r_k), dw = 0, db = 0;
-    for (; h.row < a.s.rows; h.row += h.step) {
-        int64_t at = h.row * C + h.c;
-        Normed<W> n = group_norm(h, h.get(a.y, at), a.s.N);
+    Walk i;
+    for (; i.row < a.s.rows; i.row += i.step) {
+        int64_t at = i.row * C + h.c;
+        Normed<W> n(h, h.get(a.y, at), a.s.N);
         real s = h.sum(h.get(a.r, at) * h.get(a.kp, at) * r_k);
-        Vec<W> dout = h.get(x.dout, at), d = dout * h.get(a.g, at), dxh = d * w;
+        Vec<W> dout = h.get(x.dout, at), d = dout * h.get(a.g, at);
         h.put(x.dg, at, dout * (n.xh * w + b + h.get(a.vp, at) * s));
         dw += d * n.xh, db += d;
-        real mean = h.sum(dxh) / a.s.N, along = h.sum(dxh * n.xh) / a.s.N;
-        h.put(x.dy, at, (dxh - mean - n.xh * along) * n.rstd);
+        h.put(x.dy, at, n.backward(h, d * w, a.s.N));
     }
-    h.put_sum(x.partial, 0, 2, C, dw), h.put_sum(x.partial, 1, 2, C, db);
+    h.put_sum(x.partial, i.part, 0, 2, C, dw), h.put_sum(x.partial, i.part, 1, 2, C, db);
 }
 
 // ------------------------------------------------------------------------------------------------

@@ -208,23 +208,39 @@ template<int N, int L> struct Wkv7Keys {  // shared by the warps of a block: the
         center = take(PN), last = take(PN), E = backward ? take((L + 1) * PN) : nullptr, slope = backward ? take(L * PN) : nullptr;
     }
 };
+// What surrounds the recurrence can be done in its kernels, while a chunk is in shared memory, by a struct like this one
+// with `inside` true. Its enter() makes a, r, b, k, w, v of the chunk (backward: dy, too), its leave() takes y (backward: the
+// gradients of all those); both by tokens. A block then has all value channels of its head.
+struct Wkv7Bare {                            // nothing: everything is read from memory and written to it
+    static constexpr bool inside = false;
+    template<int N, int L> static constexpr int forward_room = 0;  // reals of shared memory of its own
+    template<int N, int L> static constexpr int backward_room = 0;
+};
+template<int N, int L> struct Wkv7Staged {
+    typedef Wkv7Tile<WKV7_PITCH<N>> Tile;
+    Tile a, r, b, k, w, v, y;                // (L,N); a, r, b, k lie where Q and K come to lie
+    Tile dv;                                 // backward: y is dy, the gradients of a, r, b, k replace them
+    real *dw, *own;                          // (L,PN); room for the struct
+    static constexpr int forward_count = 3 * L * WKV7_PITCH<N>;
+};
 // Q, K and the decays of n steps; steps and channels past the end are zeros that do not decay. A thread has Q or K of one channel.
-template<Wkv7Mode MODE, int N, int L> __device__ inline void wkv7_prepare(const Wkv7Keys<N, L> &s, const Wkv7Args &f, int seq, int h, int t0, int n) {
+template<Wkv7Mode MODE, class Around, int N, int L> __device__ inline void wkv7_prepare(const Wkv7Keys<N, L> &s, const Wkv7Staged<N, L> &staged, const Wkv7Args &f, int seq, int h, int t0, int n) {
     for (int x = threadIdx.x; x < 2 * N; x += blockDim.x) {
         const int j = x % N, keys = x / N;
         const floatX *p = keys ? f.b : f.a, *q = keys ? f.k : f.r;
         const int64_t at = f.at(seq, t0, h) + min(j, f.N - 1), step = (int64_t)f.H * f.N;
         const int present = j < f.N ? n : 0;
-        floatX w[L], first[L], second[L];
+        std::conditional_t<Around::inside, real, floatX> w[L], first[L], second[L];
 #pragma unroll
         for (int t = 0; t < L; t++) {        // all under way before the first is used; past the end: the last again
             int64_t i = at + min(t, n - 1) * step;
-            if (L <= 16) w[t] = f.w[i], first[t] = p[i], second[t] = q[i];  // registers for more there are not
+            if constexpr (Around::inside) w[t] = staged.w(t, j), first[t] = (keys ? staged.b : staged.a)(t, j), second[t] = (keys ? staged.k : staged.r)(t, j);
+            else if (L <= 16) w[t] = f.w[i], first[t] = p[i], second[t] = q[i];  // registers for more there are not
         }
         real sum[L], total = 0;              // log2 E_t
 #pragma unroll
         for (int t = 0; t < L; t++) {
-            if (L > 16) w[t] = f.w[at + min(t, n - 1) * step];
+            if (L > 16 && !Around::inside) w[t] = f.w[at + min(t, n - 1) * step];
             real e = exp2v(Vec<1>(-fabs((real)w[t]) * LOG2E))[0], z = reciprocal(Vec<1>(1 + e))[0];
             if (t < present) total -= WKV7_DECAY * LOG2E * z * ((real)w[t] < 0 ? e : real(1));
             sum[t] = total;
@@ -235,7 +251,7 @@ template<Wkv7Mode MODE, int N, int L> __device__ inline void wkv7_prepare(const 
         if (!keys && s.E) s.E[j] = before;
 #pragma unroll
         for (int t = 0; t < L; t++) {
-            if (L > 16) first[t] = p[at + min(t, n - 1) * step], second[t] = q[at + min(t, n - 1) * step];
+            if (L > 16 && !Around::inside) first[t] = p[at + min(t, n - 1) * step], second[t] = q[at + min(t, n - 1) * step];
             real now = exp2v(Vec<1>(keys ? c - sum[t] : sum[t] - c))[0], x1 = t < present ? (real)first[t] : 0, x2 = t < present ? (real)second[t] : 0;
             (keys ? s.K : s.Q)(t, j) = wkv7_round<MODE>(x1 * (keys ? now : before));
             (keys ? s.K : s.Q)(L + t, j) = wkv7_round<MODE>(x2 * now);
@@ -310,10 +326,12 @@ template<int F, class Sees> __device__ inline void wkv7_keep(real (&x)[F][4], in
 }
 
 // A warp has rows i0 .. i0 + 15 of X, P = (Q X^T)^T, U and Y, all with the value channel as row of the fragment.
-template<Wkv7Mode MODE, int N, int L> __global__ void __launch_bounds__(N * 2, has_master && N <= 64 && L == 16 ? 3 : 1) wkv7_chunk_forward_kernel(Wkv7Args f) {
+template<Wkv7Mode MODE, int N, int L, class Around> __global__ void __launch_bounds__(N * 2, has_master && N <= 64 && L == 16 ? 3 : 1) wkv7_chunk_forward_kernel(Wkv7Args f, Around around) {
     extern __shared__ real wkv7_room[];
     real *room = wkv7_room;
     const Wkv7Keys<N, L> s(room, false);
+    constexpr int LN = L * WKV7_PITCH<N>;
+    const Wkv7Staged<N, L> staged = {{s.Q.p}, {s.Q.p + LN}, {s.K.p}, {s.K.p + LN}, {room}, {room + LN}, {room + 2 * LN}, {}, nullptr, room + 3 * LN};
     const Wkv7Lane l;
     const int h = blockIdx.x, seq = blockIdx.y, i0 = (blockIdx.z * (blockDim.x / 32) + threadIdx.x / 32) * 16 + l.g;
     constexpr int F = L / 8, J = N / 8;      // fragments of 8 steps, of 8 key channels
@@ -326,12 +344,17 @@ template<Wkv7Mode MODE, int N, int L> __global__ void __launch_bounds__(N * 2, h
     for (int t0 = 0; t0 < f.T; t0 += L) {
         const int n = min(L, f.T - t0);
         const Wkv7Resets<L> resets(f, seq, t0, n);
-        wkv7_prepare<MODE>(s, f, seq, h, t0, n);
+        if constexpr (Around::inside) {
+            around.template enter<MODE>(staged, f, seq, h, t0, n);
+            __syncthreads();                 // a, r, b, k, w, v are complete
+        }
+        wkv7_prepare<MODE, Around>(s, staged, f, seq, h, t0, n);
         real V[F][4];                        // V^T
 #pragma unroll
         for (int x = 0; x < 4 * F; x++) {
             int t = x / 4 * 8 + l.t + x % 2, i = i0 + x % 4 / 2 * 8;
-            V[x / 4][x % 4] = t < n && i < f.N ? (real)f.v[f.at(seq, t0 + t, h) + i] : real(0);
+            if constexpr (Around::inside) V[x / 4][x % 4] = staged.v(t, i);
+            else V[x / 4][x % 4] = t < n && i < f.N ? (real)f.v[f.at(seq, t0 + t, h) + i] : real(0);
         }
         __syncthreads();                     // Q, K, c are complete
         wkv7_masked<MODE, L, N>(s.M, s.Q, s.K, resets);
@@ -377,7 +400,8 @@ template<Wkv7Mode MODE, int N, int L> __global__ void __launch_bounds__(N * 2, h
 #pragma unroll
         for (int x = 0; x < 4 * F; x++) {
             int t = x / 4 * 8 + l.t + x % 2, i = i0 + x % 4 / 2 * 8;
-            if (t < n && i < f.N) f.y[f.at(seq, t0 + t, h) + i] = (floatX)P[F + x / 4][x % 4];
+            if constexpr (Around::inside) staged.y(t, i) = P[F + x / 4][x % 4];
+            else if (t < n && i < f.N) f.y[f.at(seq, t0 + t, h) + i] = (floatX)P[F + x / 4][x % 4];
         }
         if (resets.bits) {
             wkv7_keep(U, L, l, [&](int t) { return resets.to_end(t); }), wkv7_keep(V, L, l, [&](int t) { return resets.to_end(t); });
@@ -395,6 +419,7 @@ template<Wkv7Mode MODE, int N, int L> __global__ void __launch_bounds__(N * 2, h
             for (int x = 0; x < 4; x++) X[j][x] *= s.last[8 * j + l.t + x % 2];
         }
         __syncthreads();                     // nobody reads Q, K, M, T any more
+        if constexpr (Around::inside) around.leave(staged, f, seq, h, t0, n);
     }
     if (f.state_out)
 #pragma unroll
@@ -413,7 +438,7 @@ template<Wkv7Mode MODE, int N, int L> __global__ void __launch_bounds__(N * 2, h
 // U and Z are by value channel: 16 of them a warp. What has key channels (dQ, dK, D) is, transposed, with the warp of
 // 16 key channels; D stays there in registers, and goes to shared memory once a chunk for K D^T. A block has V of the N
 // value channels; if that is not all, its dr dw dk da db are partial sums, and a second kernel adds them.
-// Gradients by key channel go to their tensors, or, from one of several slices of the value channels, to its partial sums
+// Gradients by key channel go to their tensors, or, from one of several slices of the value channels, to its partial sums.
 __device__ inline void wkv7_put(const Wkv7BackwardArgs &g, bool whole, int64_t at, real dr, real dw, real dk, real da, real db) {
     if (whole) g.dr[at] = (floatX)dr, g.dw[at] = (floatX)dw, g.dk[at] = (floatX)dk, g.da[at] = (floatX)da, g.db[at] = (floatX)db;
     else {
@@ -422,11 +447,10 @@ __device__ inline void wkv7_put(const Wkv7BackwardArgs &g, bool whole, int64_t a
         p[0] = dr, p[n] = dw, p[2 * n] = dk, p[3 * n] = da, p[4 * n] = db;
     }
 }
-template<int N, int L, int V> struct Wkv7Backward {
-    static constexpr int PV = WKV7_PITCH<V>;
-    static constexpr size_t bytes = sizeof(real) * (Wkv7Keys<N, L>::count + (4 * L + N) * PV);
+template<int N, int L, int V, class Around = Wkv7Bare> struct Wkv7Backward {
+    static constexpr size_t bytes = sizeof(real) * (Wkv7Keys<N, L>::count + (4 * L + N) * WKV7_PITCH<V> + Around::template backward_room<N, L>);
 };
-template<Wkv7Mode MODE, int N, int L, int V> __global__ void __launch_bounds__(N * 2, N <= 64 ? 2 : 1) wkv7_chunk_backward_kernel(Wkv7BackwardArgs g) {
+template<Wkv7Mode MODE, int N, int L, int V, class Around> __global__ void __launch_bounds__(N * 2, N <= 64 ? 2 : 1) wkv7_chunk_backward_kernel(Wkv7BackwardArgs g, Around around) {
     extern __shared__ real wkv7_room[];
     const Wkv7Args &f = g.f;
     real *room = wkv7_room;
@@ -434,6 +458,9 @@ template<Wkv7Mode MODE, int N, int L, int V> __global__ void __launch_bounds__(N
     constexpr int F = L / 8, J = N / 8, I = V / 8, PV = WKV7_PITCH<V>;
     const Wkv7Tile<PV> W{room}, G{room + 2 * L * PV}, DT{room + 4 * L * PV};  // [U; V] (2L,V), [Z; dY] (2L,V), D^T (N,V)
     const Wkv7Tile<2 * L> dM = s.M;         // M has been read when dM is made
+    constexpr int LN = L * s.PN, LV = L * PV;  // w and dv lie in the place of D^T, before and after it is there
+    const Wkv7Staged<N, L> staged = {{s.Q.p}, {s.Q.p + LN}, {s.K.p}, {s.K.p + LN}, {DT.p}, {W.p + LV}, {G.p + LV}, {DT.p}, s.slope, DT.p + N * PV};
+    if constexpr (Around::inside) around.begin(staged);
     const Wkv7Lane l;
     const int h = blockIdx.x, seq = blockIdx.y, slice = blockIdx.z * V, warp0 = threadIdx.x / 32 * 16, j0 = warp0 + l.g;
     real D[I][4];                            // D^T: rows are key channels of this warp
@@ -447,13 +474,17 @@ template<Wkv7Mode MODE, int N, int L, int V> __global__ void __launch_bounds__(N
         const Wkv7Resets<L> resets(f, seq, t0, n);
         const real *kept = f.kept(seq, h, t0 / L, L);
         auto X_at = [&](int i, int j) { return max(i, j) < f.N ? kept[i * f.N + j] * s.center[j] : real(0); };
-        wkv7_prepare<MODE>(s, f, seq, h, t0, n);
-        for (int x = threadIdx.x; x < L * V; x += blockDim.x) {
-            int t = x / V, i = x % V;
-            int64_t at = f.at(seq, t0 + t, h) + slice + i;
-            bool present = t < n && slice + i < f.N;
-            W(L + t, i) = present ? (real)f.v[at] : real(0), G(L + t, i) = present ? (real)g.dy[at] : real(0);
-        }
+        if constexpr (Around::inside) {
+            around.template enter<MODE>(staged, f, seq, h, t0, n);
+            __syncthreads();                 // a, r, b, k, w are complete
+        } else
+            for (int x = threadIdx.x; x < L * V; x += blockDim.x) {
+                int t = x / V, i = x % V;
+                int64_t at = f.at(seq, t0 + t, h) + slice + i;
+                bool present = t < n && slice + i < f.N;
+                W(L + t, i) = present ? (real)f.v[at] : real(0), G(L + t, i) = present ? (real)g.dy[at] : real(0);
+            }
+        wkv7_prepare<MODE, Around>(s, staged, f, seq, h, t0, n);
         __syncthreads();                     // Q, K, c, V, dY are complete
         wkv7_masked<MODE, L, N>(s.M, s.Q, s.K, resets);
 #pragma unroll
@@ -518,7 +549,8 @@ template<Wkv7Mode MODE, int N, int L, int V> __global__ void __launch_bounds__(N
 #pragma unroll
             for (int x = 0; x < 4 * F; x++) {
                 int t = x / 4 * 8 + l.t + x % 2, i = slice + warp0 + l.g + x % 4 / 2 * 8;
-                if (t < n && i < f.N) g.dv[f.at(seq, t0 + t, h) + i] = (floatX)KD[F + x / 4][x % 4];
+                if constexpr (Around::inside) staged.dv(t, i) = KD[F + x / 4][x % 4];
+                else if (t < n && i < f.N) g.dv[f.at(seq, t0 + t, h) + i] = (floatX)KD[F + x / 4][x % 4];
             }
         }
         __syncthreads();                     // U, Z are complete
@@ -591,12 +623,16 @@ template<Wkv7Mode MODE, int N, int L, int V> __global__ void __launch_bounds__(N
                     if (t >= n || j >= f.N) continue;
                     real now = s.E[(t + 1) * s.PN + j], back = reciprocal(Vec<1>(now))[0];
                     real dl = resets.at(t) ? real(0) : flow + before + (e ? gain[0] : real(0)) - used[e];
-                    wkv7_put(g, gridDim.z == 1, f.at(seq, t0 + t, h) + j, dQ[F + q][x] * now, dl * s.slope[t * s.PN + j], dK[F + q][x] * back, dQ[q][x] * s.E[t * s.PN + j], dK[q][x] * back);
+                    real dr = dQ[F + q][x] * now, dw = dl * s.slope[t * s.PN + j], dk = dK[F + q][x] * back, da = dQ[q][x] * s.E[t * s.PN + j], db = dK[q][x] * back;
+                    if constexpr (Around::inside)  // this lane alone has read these five by now, the rest of its warp before the sums above
+                        staged.r(t, j) = dr, staged.dw[t * s.PN + j] = dw, staged.k(t, j) = dk, staged.a(t, j) = da, staged.b(t, j) = db;
+                    else wkv7_put(g, gridDim.z == 1, f.at(seq, t0 + t, h) + j, dr, dw, dk, da, db);
                 }
                 flow += all;
             }
         }
         __syncthreads();                     // nobody reads this chunk's shared memory any more
+        if constexpr (Around::inside) around.leave(staged, f, seq, h, t0, n);
     }
     if (g.dstate_in)
 #pragma unroll
@@ -604,6 +640,7 @@ template<Wkv7Mode MODE, int N, int L, int V> __global__ void __launch_bounds__(N
             int i = slice + x / 4 * 8 + l.t + x % 2, j = j0 + x % 4 / 2 * 8;
             if (max(i, j) < f.N) g.dstate_in[f.state(seq, h) + i * f.N + j] = D[x / 4][x % 4];
         }
+    if constexpr (Around::inside) around.finish(staged, f, seq, h);
 }
 __global__ void wkv7_add_slices_kernel(Wkv7BackwardArgs g, int slices) {
     const int64_t n = (int64_t)g.f.B * g.f.T * g.f.H * g.f.N, i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;
@@ -619,17 +656,17 @@ template<class K> inline void wkv7_reserve(K kernel, size_t bytes, int N) {
     cudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
 }
 // Heads of up to N channels, in `slices` blocks each; backward: in blocks of V value channels, with scratch if they are several
-template<Wkv7Mode MODE, int N, int L> inline void wkv7_chunk_forward(const Wkv7Args &f, int slices, cudaStream_t stream) {
-    size_t bytes = Wkv7Keys<N, L>::forward_count * sizeof(real);
-    wkv7_reserve(wkv7_chunk_forward_kernel<MODE, N, L>, bytes, f.N);
-    wkv7_chunk_forward_kernel<MODE, N, L><<<dim3(f.H, f.B, slices), 2 * N / slices, bytes, stream>>>(f);
+template<Wkv7Mode MODE, int N, int L, class Around = Wkv7Bare> inline void wkv7_chunk_forward(const Wkv7Args &f, int slices, cudaStream_t stream, const Around &around = {}) {
+    size_t bytes = (Wkv7Keys<N, L>::forward_count + (Around::inside ? Wkv7Staged<N, L>::forward_count : 0) + Around::template forward_room<N, L>) * sizeof(real);
+    wkv7_reserve(wkv7_chunk_forward_kernel<MODE, N, L, Around>, bytes, f.N);
+    wkv7_chunk_forward_kernel<MODE, N, L, Around><<<dim3(f.H, f.B, slices), 2 * N / slices, bytes, stream>>>(f, around);
     launchCheck();
 }
-template<Wkv7Mode MODE, int N, int L, int V> inline void wkv7_chunk_backward(const Wkv7BackwardArgs &g, cudaStream_t stream) {
-    size_t bytes = Wkv7Backward<N, L, V>::bytes;
+template<Wkv7Mode MODE, int N, int L, int V, class Around = Wkv7Bare> inline void wkv7_chunk_backward(const Wkv7BackwardArgs &g, cudaStream_t stream, const Around &around = {}) {
+    size_t bytes = Wkv7Backward<N, L, V, Around>::bytes;
     int slices = ceil_div(g.f.N, V);
-    wkv7_reserve(wkv7_chunk_backward_kernel<MODE, N, L, V>, bytes, g.f.N);
-    wkv7_chunk_backward_kernel<MODE, N, L, V><<<dim3(g.f.H, g.f.B, slices), 2 * N, bytes, stream>>>(g);
+    wkv7_reserve(wkv7_chunk_backward_kernel<MODE, N, L, V, Around>, bytes, g.f.N);
+    wkv7_chunk_backward_kernel<MODE, N, L, V, Around><<<dim3(g.f.H, g.f.B, slices), 2 * N, bytes, stream>>>(g, around);
     if (slices > 1) wkv7_add_slices_kernel<<<ceil_div((int64_t)g.f.B * g.f.T * g.f.H * g.f.N, 256), 256, 0, stream>>>(g, slices);
     launchCheck();
 }

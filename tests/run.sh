@@ -36,6 +36,7 @@ done <<END
 test_rwkv|
 test_rwkv7|rwkv7: recompute
 test_rwkv7|wkv7: with resets
+test_rwkv7|wkv7: gates
 test_gpt2|gpt2: recompute
 test_gpt2|attention: cached
 test_run|= PyTorch

@@ -4,7 +4,7 @@
 #include "test.h"
 #include "../rwkv/wkv7.h"
 #include "../rwkv/rng.h"
-#include "../dev/kernels/wkv7/reference.h"
+#include "../dev/kernels/wkv7/gated.h"
 
 constexpr int WKV7_PARTS = 9;
 static const char *wkv7_part[WKV7_PARTS] = {"y", "state_out", "dr", "dw", "dk", "dv", "da", "db", "dstate_in"};
@@ -263,6 +263,29 @@ TEST("wkv7: 2000 steps of any decay and of large keys stay finite and right") {
         p.round();
         wkv7_check(p, "long");
     }
+}
+// ------------------------------------------------------------------------------------------------
+// with gates, norm and bonus
+
+static void gated_check(const GatedResults &got, const GatedResults &want, const char *what, double limit) {
+    auto one = [&](const std::vector<double> &a, const std::vector<double> &b, const char *name, int i) {
+        double e = wkv7_error(a, b);
+        CHECK(e <= limit, "%s: %s %d has relative error %.2e, limit %.1e", what, name, i, e, limit);
+    };
+    one(got.out, want.out, "out", 0), one(got.state_out, want.state_out, "state", 0), one(got.dstate_in, want.dstate_in, "dstate", 0);
+    for (int i = 0; i < GATED_INPUTS; i++) one(got.din[i], want.din[i], "gradient of input", i);
+    for (int i = 0; i < GATED_VECTORS; i++) one(got.dvector[i], want.dvector[i], "gradient of vector", i);
+}
+TEST("wkv7: gates, norm and bonus, in kernels of their own and inside: all gradients = fp64") {
+    for (int T : {1, 15, 16, 17, 37})
+        for (int N : {16, 32, 48, 64})
+            for (bool first_layer : {false, true}) {
+                if (first_layer && T != 17) continue;
+                GatedProblem p(2, T, N < 48 ? 2 : 1, N, first_layer, T + N);
+                GatedResults want = gated_reference(p.c);
+                for (bool fused : {false, true})
+                    if (!fused || wkv7_fused_fits(N)) gated_check(p.run(fused), want, format("%s, T %d N %d%s", fused ? "inside" : "around", T, N, first_layer ? ", first layer" : "").c_str(), 4 * WKV7_TOLERANCE);
+            }
 }
 #ifdef PRECISION_FP64
 static void wkv7_finite_differences(const Wkv7Kernel &kernel) {

@@ -105,7 +105,7 @@ if [ $device = gpu ]; then
     part 200 "=Build, $main" build_main
     part 70 "=Tests, $main" run_tests $main
     part 30 "WKV-4: error and speed of every rung" "$(built $main ladder_wkv4)"
-    part 30 "WKV-7: error and speed of every rung" "$(built $main ladder_wkv7)"
+    part 45 "WKV-7: error and speed of every rung" "$(built $main ladder_wkv7)"
     part 30 "Attention: error and speed of every rung" "$(built $main ladder_attention)"
     part 60 "Training RWKV-4, $main" env STEPS=30 SECONDS_EACH=15 dev/bench/step.sh "$(built $main train_rwkv)" demo 90M-char 169M 430M
     part 50 "Training RWKV-7, $main" env STEPS=30 SECONDS_EACH=15 dev/bench/step.sh "$(built $main train_rwkv7)" 7-0.1B 7-0.4B 7-1.5B
@@ -132,6 +132,7 @@ if [ $device = gpu ]; then
 				test_rwkv|rwkv4: recompute
 				test_rwkv7|rwkv7: recompute
 				test_rwkv7|wkv7: in two pieces
+				test_rwkv7|wkv7: gates
 				test_gpt2|gpt2: recompute
 				test_gpt2|attention: cached
 				test_run|RNN

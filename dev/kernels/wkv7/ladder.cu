@@ -13,15 +13,16 @@
    6  chunks of 64: a quarter of the kept states, twice the multiplications. CPU, to be checked: what a warp has of 64 steps
                    (P, U, V) exceeds its registers
 
-   2 to 6 are the kernels of rwkv/wkv7.h. Each rung is first held against reference.h in fp64. Times are medians, over buffers
+   7  fused        the chunks of 3 or 4 with what surrounds them in a layer inside: gates, kk, GroupNorm, bonus, output gate.
+                   Held against, and timed beside, what ships: kernels of their own before and behind the recurrence
+
+   2 to 6 are the kernels of rwkv/wkv7.h, 7 adds fused.h to them. Each rung is first held against reference.h in fp64. Times are medians, over buffers
    that together exceed the L2 cache; GB/s counts the bytes that the operation cannot avoid (forward r w k v a b -> y,
    backward those and dy -> dr dw dk dv da db), so that all rungs compare.
    defines: main */
-#include "rwkv/check.h"
-#include "rwkv/cuda.h"
-#include "rwkv/rng.h"
-#include "rwkv/wkv7.h"
-#include "dev/kernels/wkv7/reference.h"
+#define TESTING                              // without main: prepare and out, which surround the recurrence
+#include "train_rwkv7.cu"
+#include "dev/kernels/wkv7/gated.h"
 #include "dev/kernels/timing.h"
 #include <algorithm>
 #include <array>
@@ -168,14 +169,14 @@ struct Problem {
         Rng rng{seed, 0, 0};
         const int64_t n = (int64_t)B * T * H * N, states = wkv7_state_count(B, H, N);
         std::vector<double> *in[7] = {&c.r, &c.w, &c.k, &c.v, &c.a, &c.b, &dy};
-        for (auto *x : in) { x->resize(n); for (double &e : *x) e = rng.normal(); }
+        for (auto *x : in) random_numbers(*x, n, 0, 1, rng);
         for (double &e : c.w) e = decay + e;
         for (int64_t at = 0; at < n; at += N) {  // a = minus a direction, b = that direction times a gate
             double size = 0;
             for (int j = 0; j < N; j++) size += c.a[at + j] * c.a[at + j];
             for (int j = 0; j < N; j++) c.a[at + j] /= -sqrt(size), c.b[at + j] = -c.a[at + j] / (1 + exp(-c.b[at + j]));
         }
-        for (auto *x : {&c.state_in, &dstate_out}) { x->resize(states); for (double &e : *x) e = rng.normal(); }
+        for (auto *x : {&c.state_in, &dstate_out}) random_numbers(*x, states, 0, 1, rng);
         for (int i = 0; i < TENSORS; i++) tensor[i] = i < 7 ? upload<floatX>(*in[i]) : room<floatX>(n);
         g.f = {tensor[Y], tensor[R], tensor[W], tensor[K], tensor[V], tensor[A], tensor[Bv], room<real>(wkv7_kept_count(B, T, H, N)),
                room<real>(std::max((int64_t)2 * 5 * n, wkv7_scratch_count(B, T, H, N))), upload<real>(c.state_in), room<real>(states), nullptr, B, T, H, N};
@@ -248,26 +249,79 @@ static void time_shape(int B, int T, int H, int only) {
     }
 }
 
+// ------------------------------------------------------------------------------------------------
+// 7: with what surrounds it. Bytes that cannot be avoided: r k v wl al vl v_first g -> out, y; those without y, dout, y ->
+// dr dk dv dwl dal dvl dg and dv_first in fp32
+
+constexpr int FUSED = 7;
+static const char *surrounded_name[] = {"the shipped rung, kernels around it", "7 fused"};
+static const char *input_name[GATED_INPUTS] = {"dr", "dk", "dv", "dwl", "dal", "dvl", "dv_first", "dg"};
+static bool check_fused() {
+    constexpr double limit = sizeof(floatX) == 8 ? 1e-11 : sizeof(floatX) == 4 ? 8e-6 : 2e-2;
+    bool good = true;
+    printf("| | out | state |");
+    for (const char *name : input_name) printf(" %s |", name);
+    printf(" of vectors |\n|---|---|---|---|---|---|---|---|---|---|---|---|\n");
+    for (bool fused : {false, true}) {
+        std::vector<double> most(GATED_INPUTS + 3);
+        for (int T : {1, 17, 65}) {
+            GatedProblem p(1, T, 1, N, false, T);
+            GatedResults want = gated_reference(p.c), got = p.run(fused);
+            std::vector<double> e = {relative_error(got.out, want.out), relative_error(got.state_out, want.state_out)};
+            for (int i = 0; i < GATED_INPUTS; i++) e.push_back(relative_error(got.din[i], want.din[i]));
+            double vectors = 0;
+            for (int i = 0; i < GATED_VECTORS; i++) { double x = relative_error(got.dvector[i], want.dvector[i]); vectors = x <= vectors ? vectors : x; }
+            e.push_back(vectors);
+            for (size_t i = 0; i < e.size(); i++) most[i] = e[i] <= most[i] ? most[i] : e[i], good = good && e[i] <= limit;
+        }
+        printf("| %s |", surrounded_name[fused]);
+        for (double e : most) printf(" %.1e |", e);
+        printf("\n");
+    }
+    if (!good) printf("FAIL  an error above %.1e\n", limit);
+    return good;
+}
+[[maybe_unused]] static void time_fused(int B, int T, int H) {
+    const int64_t n = (int64_t)B * T * H * N;
+    int sets = std::min<int64_t>(3, 1 + 2 * (int64_t)device().l2CacheSize / (20 * n * sizeof(floatX)));
+    std::vector<std::unique_ptr<GatedProblem>> problems;
+    for (int i = 0; i < sets; i++) problems.emplace_back(new GatedProblem(B, T, H, N, false, i));
+    for (bool fused : {false, true}) {
+        double us[2] = {median_us([&](int i) { problems[i % sets]->forward(fused); }, 100), median_us([&](int i) { problems[i % sets]->backward(fused); }, 100)};
+        printf("| %d,%d,%d | %s |", B, T, H, surrounded_name[fused]);
+        for (int d = 0; d < 2; d++) printf(" %.0f | %.1f |", us[d], n * (d ? 17 * sizeof(floatX) + sizeof(real) : 10 * sizeof(floatX)) / us[d] / 1000);
+        printf("\n");
+        fflush(stdout);
+    }
+}
+
 int main(int argc, char **argv) {
     return run_main([&] {
         std::string what = argc > 1 ? argv[1] : "all";
         int only = argc > 2 ? atoi(argv[2]) : 0;
-        if (argc > 3 || only < 0 || only > RUNGS || (what != "all" && what != "check" && what != "time")) usage_fail("usage: ladder_wkv7 [all|check|time] [rung 1..%d]", RUNGS);
-        if (only && !exists(only)) fail("rung %d does not exist on this device in " PRECISION_NAME, only);
-        bool good = true;
+        if (argc > 3 || only < 0 || only > FUSED || (what != "all" && what != "check" && what != "time")) usage_fail("usage: ladder_wkv7 [all|check|time] [rung 1..%d]", FUSED);
+        if (only && (only == FUSED ? !wkv7_fused_fits(N) : !exists(only))) fail("rung %d does not exist on this device in " PRECISION_NAME, only);
+        bool good = true, bare = only != FUSED, fused = wkv7_fused_fits(N) && (!only || only == FUSED);
         if (what != "time") {
-            printf("Relative L2 error against fp64, " PRECISION_NAME " on %s: the worst over T of 1 to 65 (usual decays: 257)\n\n| rung | decay |", device().name);
-            for (const char *name : part_name) printf(" %s |", name);
-            printf("\n|---|---|---|---|---|---|---|---|---|---|---|\n");
-            for (int rung = only ? only : 1; rung <= (only ? only : RUNGS); rung++) if (exists(rung)) good = check(rung) && good;
-            printf("\n");
+            printf("Relative L2 error against fp64, " PRECISION_NAME " on %s: the worst over T of 1 to 65 (usual decays: 257)\n\n", device().name);
+            if (bare) {
+                printf("| rung | decay |");
+                for (const char *name : part_name) printf(" %s |", name);
+                printf("\n|---|---|---|---|---|---|---|---|---|---|---|\n");
+                for (int rung = only ? only : 1; rung <= (only ? only : RUNGS); rung++) if (exists(rung)) good = check(rung) && good;
+                printf("\n");
+            }
+            if (fused) good = check_fused() && good, printf("\n");
         }
         if (what != "check" && good) {
             printf(PRECISION_NAME " on %s\n\n| B,T,H | rung | forward us | GB/s | backward us | GB/s |\n|---|---|---|---|---|---|\n", device().name);
 #ifdef CUDA_CPU
-            time_shape(4, 64, 4, only);
+            if (bare) time_shape(4, 64, 4, only);  // products are slow there: nothing of 7 is to be learnt
 #else
-            for (auto [B, T, H] : {std::array<int, 3>{16, 512, 12}, {8, 1024, 12}, {8, 1024, 32}, {8, 4096, 64}}) time_shape(B, T, H, only);
+            for (auto [B, T, H] : {std::array<int, 3>{16, 512, 12}, {8, 1024, 12}, {8, 1024, 32}, {8, 4096, 64}}) {
+                if (bare) time_shape(B, T, H, only);
+                if (fused) time_fused(B, T, H);
+            }
 #endif
         }
         return good ? 0 : 1;

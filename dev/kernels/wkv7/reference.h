@@ -88,3 +88,74 @@ template<class real> void wkv7_backward_reference(Wkv7Gradients<real> &g, const 
         for (int i = 0; i < N * N; i++) g.dstate_in[c.state(s, h) + i] = D[i];
     }
 }
+
+// ------------------------------------------------------------------------------------------------
+// The same with what surrounds it in a layer: gates before, GroupNorm, bonus and output gate behind. train_rwkv7.cu
+
+enum { GATED_R, GATED_K, GATED_V, GATED_WL, GATED_AL, GATED_VL, GATED_FIRST, GATED_G, GATED_INPUTS };                     // (B,T,H N)
+enum { GATED_W0, GATED_A0, GATED_KK, GATED_KA, GATED_RK, GATED_LNW, GATED_LNB, GATED_V0, GATED_VECTORS };               // (H N)
+struct GatedCase {
+    int B, T, H, N;
+    bool first_layer;                           // v' is v: vl, v_first, v0 are not used
+    std::vector<double> in[GATED_INPUTS], vector[GATED_VECTORS], state_in, dout, dstate_out;
+};
+struct GatedResults { std::vector<double> out, state_out, din[GATED_INPUTS], dvector[GATED_VECTORS], dstate_in; };
+inline double logistic_reference(double x) { return 1 / (1 + std::exp(-x)); }
+inline GatedResults gated_reference(const GatedCase &c) {
+    const int N = c.N, C = c.H * N;
+    const size_t n = c.in[0].size();
+    auto in = [&](int i, size_t at) { return c.in[i][at]; };
+    auto vec = [&](int i, size_t at) { return c.vector[i][at % C]; };
+    Wkv7Case<double> k{c.B, c.T, c.H, N, c.in[GATED_R], {}, {}, {}, {}, {}, c.state_in, {}};
+    for (auto *x : {&k.w, &k.k, &k.v, &k.a, &k.b}) x->resize(n);
+    std::vector<double> a(n), z(n), length(n / N), bonus(n / N), xh(n), rstd(n / N), y;
+    for (size_t at = 0; at < n; at += N) {
+        double square = 0;
+        for (size_t i = at; i < at + N; i++) square += pow(in(GATED_K, i) * vec(GATED_KK, i), 2);
+        length[at / N] = std::max(sqrt(square), 1e-12);
+        for (size_t i = at; i < at + N; i++) {
+            double u = in(GATED_K, i) * vec(GATED_KK, i) / length[at / N];
+            a[i] = logistic_reference(vec(GATED_A0, i) + in(GATED_AL, i)), z[i] = c.first_layer ? 0 : logistic_reference(vec(GATED_V0, i) + in(GATED_VL, i));
+            k.w[i] = vec(GATED_W0, i) + in(GATED_WL, i), k.k[i] = in(GATED_K, i) * (1 + (a[i] - 1) * vec(GATED_KA, i));
+            k.v[i] = in(GATED_V, i) + (in(GATED_FIRST, i) - in(GATED_V, i)) * z[i], k.a[i] = -u, k.b[i] = u * a[i];
+            bonus[at / N] += in(GATED_R, i) * k.k[i] * vec(GATED_RK, i);
+        }
+    }
+    GatedResults r;
+    for (auto &x : r.din) x.resize(n);
+    for (auto &x : r.dvector) x.resize(C);
+    r.out.resize(n);
+    wkv7_forward_reference(y, r.state_out, k);
+    std::vector<double> dy(n), norm(n);
+    for (size_t at = 0; at < n; at += N) {
+        double mean = 0, square = 0, dmean = 0, along = 0;
+        for (size_t i = at; i < at + N; i++) mean += y[i] / N;
+        for (size_t i = at; i < at + N; i++) square += pow(y[i] - mean, 2) / N;
+        for (size_t i = at; i < at + N; i++) {
+            xh[i] = (y[i] - mean) / sqrt(square + 64e-5), norm[i] = xh[i] * vec(GATED_LNW, i) + vec(GATED_LNB, i) + bonus[at / N] * k.v[i];
+            r.out[i] = norm[i] * in(GATED_G, i), r.din[GATED_G][i] = c.dout[i] * norm[i];
+            double d = c.dout[i] * in(GATED_G, i);
+            r.dvector[GATED_LNW][i % C] += d * xh[i], r.dvector[GATED_LNB][i % C] += d;
+            dmean += d * vec(GATED_LNW, i) / N, along += d * vec(GATED_LNW, i) * xh[i] / N;
+        }
+        for (size_t i = at; i < at + N; i++) dy[i] = (c.dout[i] * in(GATED_G, i) * vec(GATED_LNW, i) - dmean - xh[i] * along) / sqrt(square + 64e-5);
+    }
+    Wkv7Gradients<double> g;
+    wkv7_backward_reference(g, dy, c.dstate_out, k);
+    r.dstate_in = g.dstate_in, r.din[GATED_R] = g.dr, r.din[GATED_WL] = g.dw;
+    for (size_t at = 0; at < n; at += N) {
+        double dbonus = 0, along = 0;
+        for (size_t i = at; i < at + N; i++) dbonus += c.dout[i] * in(GATED_G, i) * k.v[i], along += (g.db[i] * a[i] - g.da[i]) * -k.a[i];
+        for (size_t i = at; i < at + N; i++) {
+            double kk = -k.a[i], x = in(GATED_K, i), dk = g.dk[i] + dbonus * in(GATED_R, i) * vec(GATED_RK, i), dv = g.dv[i] + bonus[at / N] * c.dout[i] * in(GATED_G, i);
+            double du = (g.db[i] * a[i] - g.da[i] - kk * along) / length[at / N], da = (dk * x * vec(GATED_KA, i) + g.db[i] * kk) * a[i] * (1 - a[i]);
+            r.din[GATED_R][i] += dbonus * k.k[i] * vec(GATED_RK, i), r.din[GATED_AL][i] = da;
+            r.din[GATED_K][i] = dk * (1 + (a[i] - 1) * vec(GATED_KA, i)) + du * vec(GATED_KK, i);
+            r.din[GATED_V][i] = dv * (1 - z[i]), r.din[GATED_FIRST][i] = dv * z[i];
+            r.din[GATED_VL][i] = dv * (in(GATED_FIRST, i) - in(GATED_V, i)) * z[i] * (1 - z[i]) * !c.first_layer;
+            double to[GATED_VECTORS] = {g.dw[i], da, du * x, dk * x * (a[i] - 1), dbonus * in(GATED_R, i) * k.k[i], 0, 0, r.din[GATED_VL][i]};
+            for (int v = 0; v < GATED_VECTORS; v++) r.dvector[v][i % C] += to[v];
+        }
+    }
+    return r;
+}
