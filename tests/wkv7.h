@@ -85,12 +85,6 @@ struct Wkv7Run {
         out[i++] = wkv7_wide(dstate_in);
     }
 };
-// Relative L2 error: single elements of a gradient may be near zero.
-static double wkv7_error(const std::vector<double> &a, const std::vector<double> &b) {
-    double d = 0, s = 0;
-    for (size_t i = 0; i < a.size(); i++) d += (a[i] - b[i]) * (a[i] - b[i]), s += b[i] * b[i];
-    return a.size() != b.size() ? INFINITY : s > 0 ? sqrt(d / s) : sqrt(d);
-}
 constexpr double WKV7_TOLERANCE = sizeof(floatX) == 8 ? 1e-12 : sizeof(floatX) == 4 ? 2e-6 : std::is_same<floatX, __half>::value ? 1e-3 : 5e-3;
 
 static void wkv7_check(const Wkv7Problem &p, const char *what, const Wkv7Kernel &kernel = wkv7_shipped) {
@@ -99,7 +93,7 @@ static void wkv7_check(const Wkv7Problem &p, const char *what, const Wkv7Kernel 
     p.reference(want);
     Wkv7Run(p).run(got, kernel);
     for (int i = 0; i < WKV7_PARTS; i++) {
-        double e = wkv7_error(got[i], want[i]);
+        double e = relative_error(got[i], want[i]);
         double size = 0;
         for (double x : want[i]) size += x * x;
         if (size > 0) e -= underflow * sqrt(want[i].size() / size);
@@ -167,7 +161,7 @@ TEST("wkv7: 16-bit kernels err at most twice as much as rounding the inputs does
         for (int k = 0; k < 2; k++) {
             Wkv7Run(p).run(got, *kernels[k]);
             for (int i = 0; i < WKV7_PARTS; i++) {
-                double ours = wkv7_error(got[i], truth[i]), inputs = wkv7_error(rounded[i], truth[i]);
+                double ours = relative_error(got[i], truth[i]), inputs = relative_error(rounded[i], truth[i]);
                 CHECK(ours <= 2 * inputs, "kernel %d, w around %g, %s: error %.2e, of rounding the inputs %.2e", k, decay, wkv7_part[i], ours, inputs);
             }
         }
@@ -175,7 +169,7 @@ TEST("wkv7: 16-bit kernels err at most twice as much as rounding the inputs does
 }
 static void wkv7_same(const Wkv7Results a, const Wkv7Results b, const char *what) {
     for (int i = 0; i < WKV7_PARTS; i++) {
-        double e = wkv7_error(a[i], b[i]);
+        double e = relative_error(a[i], b[i]);
         CHECK(e <= WKV7_TOLERANCE, "%s: %s differs by %.2e, limit %.1e", what, wkv7_part[i], e, WKV7_TOLERANCE);
     }
 }
@@ -240,7 +234,7 @@ TEST("wkv7: with resets, packed documents = each document alone") {
             for (int i = 0; i < WKV7_PARTS; i++) {
                 std::vector<double> want = i == 1 || i == 8 ? packed[i] : wkv7_steps(p, packed[i], starts[d], starts[d + 1]);
                 if ((i == 1 && d < 4) || (i == 8 && d)) continue;  // the state after the last, the gradient before the first
-                double e = wkv7_error(alone[i], want);
+                double e = relative_error(alone[i], want);
                 CHECK(e <= WKV7_TOLERANCE, "document %d: %s differs by %.2e", d, wkv7_part[i], e);
             }
         }
@@ -269,7 +263,7 @@ TEST("wkv7: 2000 steps of any decay and of large keys stay finite and right") {
 
 static void gated_check(const GatedResults &got, const GatedResults &want, const char *what, double limit) {
     auto one = [&](const std::vector<double> &a, const std::vector<double> &b, const char *name, int i) {
-        double e = wkv7_error(a, b);
+        double e = relative_error(a, b);
         CHECK(e <= limit, "%s: %s %d has relative error %.2e, limit %.1e", what, name, i, e, limit);
     };
     one(got.out, want.out, "out", 0), one(got.state_out, want.state_out, "state", 0), one(got.dstate_in, want.dstate_in, "dstate", 0);

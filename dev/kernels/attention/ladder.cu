@@ -14,32 +14,21 @@
    defines: main */
 #include "rwkv/attention.h"
 #include "dev/kernels/attention/reference.h"
-#include "dev/kernels/timing.h"
+#include "dev/kernels/ladder.h"
 #include <array>
 #include <memory>
 #include <string>
 
-struct Problem {                       // one problem on the device
+struct Problem : DeviceBuffers {       // one problem on the device
     AttentionCase c;
     std::vector<double> qkv, dout;     // as the kernels see them, after rounding
     AttentionArgs a;
     AttentionBackwardArgs g;
     real *p = nullptr, *ds = nullptr;  // (B,H,T,T), rung 1
-    std::vector<void *> owned;
 
-    template<class R> R *room(int64_t n) {  // filled with NaN: what a kernel does not write is seen
-        R *x;
-        cudaCheck(cudaMalloc((void **)&x, n * sizeof(R)));
-        cudaCheck(cudaMemset(x, 0xff, n * sizeof(R)));
-        owned.push_back(x);
-        return x;
-    }
-    floatX *fill(int64_t n, std::vector<double> &wide, Rng rng) {
-        std::vector<floatX> host(n);
-        for (floatX &e : host) wide.push_back((double)(real)(e = (floatX)(real)rng.normal()));
-        floatX *x = room<floatX>(n);
-        cudaCheck(cudaMemcpy(x, host.data(), n * sizeof(floatX), cudaMemcpyHostToDevice));
-        return x;
+    floatX *fill(int64_t n, std::vector<double> &x, Rng rng) {
+        x = random_numbers(n, [&] { return rng.normal(); });
+        return upload<floatX>(x);
     }
     Problem(const AttentionCase &c, bool naive) : c(c) {
         int64_t n = c.B * c.T * c.C(), C = c.C();
@@ -48,8 +37,6 @@ struct Problem {                       // one problem on the device
         g = {a, dy, room<real>(attention_scratch(c.B, c.T, c.H)), dx, dx + C, dx + 2 * C};
         if (naive) p = room<real>((int64_t)c.B * c.H * c.T * c.T), ds = room<real>((int64_t)c.B * c.H * c.T * c.T);
     }
-    Problem(const Problem &) = delete;
-    ~Problem() { for (void *x : owned) cudaFree(x); }
 };
 
 // ------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@
 #define TESTING
 #include "train_rwkv.cu"
 #include "dev/kernels/wkv4/reference.h"
-#include "dev/kernels/timing.h"
+#include "dev/kernels/ladder.h"
 #include <array>
 
 struct Buffers {                       // one problem on the device
@@ -179,32 +179,14 @@ static void backward(int rung, const Buffers &x) {
 // ------------------------------------------------------------------------------------------------
 // A problem with random inputs, and what it should give
 
-struct Problem {
+struct Problem : DeviceBuffers {
     Buffers x;
-    std::vector<void *> owned;
     std::vector<double> k, v, r, dy, decay, first;  // as the kernels see them, after rounding
 
-    template<class R> void room(R **p, int64_t n) {  // filled with NaN: what a kernel does not write is seen
-        cudaCheck(cudaMalloc((void **)p, n * sizeof(R)));
-        cudaCheck(cudaMemset(*p, 0xff, n * sizeof(R)));
-        owned.push_back(*p);
-    }
     template<class R> std::vector<double> fill(R **p, int64_t n, double low, double high, Rng &rng) {
-        std::vector<R> host(n);
-        for (R &e : host) e = (R)(float)(low + (high - low) * rng.uniform());
-        room(p, n);
-        cudaCheck(cudaMemcpy(*p, host.data(), n * sizeof(R), cudaMemcpyHostToDevice));
-        return wide(host);
-    }
-    template<class R> static std::vector<double> wide(const std::vector<R> &a) {
-        std::vector<double> w(a.size());
-        for (size_t i = 0; i < a.size(); i++) w[i] = (double)(real)a[i];
-        return w;
-    }
-    template<class R> static std::vector<double> get(const R *p, int64_t n) {
-        std::vector<R> host(n);
-        cudaCheck(cudaMemcpy(host.data(), p, n * sizeof(R), cudaMemcpyDeviceToHost));
-        return wide(host);
+        std::vector<double> x = random_numbers(n, [&] { return low + (high - low) * rng.uniform(); });
+        *p = upload<R>(x);
+        return x;
     }
     Problem(int B, int T, int C, double k_size, double u_size, uint64_t seed) {
         Rng rng{seed, 0, 0};
@@ -212,12 +194,10 @@ struct Problem {
         int64_t n = x.N();
         k = fill(&x.k, n, -k_size, k_size, rng), v = fill(&x.v, n, -1, 1, rng), r = fill(&x.r, n, -2, 2, rng), dy = fill(&x.dy, n, -1, 1, rng);
         decay = fill(&x.decay, C, -6, 2, rng), first = fill(&x.first, C, -u_size, u_size, rng);
-        for (floatX **p : {&x.y, &x.dk, &x.dv, &x.dr, &x.wkv, &x.gy}) room(p, n);
-        room(&x.ddecay, C), room(&x.dfirst, C), room(&x.states, (int64_t)B * ceil_div(T, WKV_CHUNK) * 3 * C);
-        room(&x.partial, (int64_t)B * WKV_WARPS * 2 * C), room(&x.scratch, 3 * n);
+        for (floatX **p : {&x.y, &x.dk, &x.dv, &x.dr, &x.wkv, &x.gy}) *p = room<floatX>(n);
+        x.ddecay = room<real>(C), x.dfirst = room<real>(C), x.states = room<real>((int64_t)B * ceil_div(T, WKV_CHUNK) * 3 * C);
+        x.partial = room<real>((int64_t)B * WKV_WARPS * 2 * C), x.scratch = room<real>(3 * n);
     }
-    Problem(const Problem &) = delete;
-    ~Problem() { for (void *p : owned) cudaFree(p); }
 };
 
 constexpr int PARTS = 6;

@@ -1,51 +1,27 @@
 /* dev/kernels/wkv7/gated.h: a problem for everything between the products of a layer and Wo, run by the kernels of the model
-   (prepare, recurrence, out) or by the fused ones. To be included after train_rwkv7.cu.   defines: GatedProblem, random_numbers */
+   (prepare, recurrence, out) or by the fused ones. To be included after train_rwkv7.cu.   defines: GatedProblem */
 #pragma once
+#include "../ladder.h"
 #include "fused.h"
 #include "reference.h"
 
-// Normal numbers; those of a large problem repeat, or they would take longer than what is measured
-inline void random_numbers(std::vector<double> &x, int64_t count, double mean, double scale, Rng &rng) {
-    x.resize(count);
-    for (int64_t i = 0; i < count; i++) x[i] = i < 1 << 20 ? mean + scale * rng.normal() : x[i - (1 << 20)];
-}
-struct GatedProblem {
+struct GatedProblem : DeviceBuffers {
     GatedCase c;                                // what the kernels see, in fp64
     int64_t n, states;
     floatX *in[GATED_INPUTS], *din[GATED_INPUTS], *out, *dout, *y, *dy, *ready, *vp, *dr, *dw, *dk, *dv, *da, *db;
     real *vector, *dvector, *partial, *dv_first;  // (GATED_VECTORS,C)
     Wkv7Args f = {};
     real *dstate_out, *dstate_in;
-    std::vector<void *> owned;
 
-    template<class T> T *room(int64_t n) {      // filled with NaN: what a kernel does not write is seen
-        T *p;
-        cudaCheck(cudaMalloc((void **)&p, n * sizeof(T))), cudaCheck(cudaMemset(p, 0xff, n * sizeof(T)));
-        owned.push_back(p);
-        return p;
-    }
-    template<class T> T *upload(std::vector<double> &x) {  // x becomes what the kernels see
-        std::vector<T> host(x.size());
-        for (size_t i = 0; i < x.size(); i++) host[i] = sizeof(T) == 8 ? (T)x[i] : (T)(float)x[i], x[i] = (double)(real)host[i];
-        T *p = room<T>(x.size());
-        cudaCheck(cudaMemcpy(p, host.data(), x.size() * sizeof(T), cudaMemcpyHostToDevice));
-        return p;
-    }
-    template<class T> static std::vector<double> get(const T *p, int64_t n) {
-        std::vector<T> host(n);
-        cudaCheck(cudaMemcpy(host.data(), p, n * sizeof(T), cudaMemcpyDeviceToHost));
-        std::vector<double> x(n);
-        for (int64_t i = 0; i < n; i++) x[i] = (double)(real)host[i];
-        return x;
-    }
     GatedProblem(int B, int T, int H, int N, bool first_layer, uint64_t seed) : c{B, T, H, N, first_layer, {}, {}, {}, {}, {}}, n((int64_t)B * T * H * N), states(wkv7_state_count(B, H, N)) {
         const int64_t C = H * N;
         Rng rng{seed, 0, 0};
-        for (auto &x : c.in) random_numbers(x, n, 0, 1, rng);
+        auto normal = [&](int64_t count, double mean, double scale) { return random_numbers(count, [&] { return mean + scale * rng.normal(); }); };
+        for (auto &x : c.in) x = normal(n, 0, 1);
         const double mean[GATED_VECTORS] = {-3, 0, 0.7, 1, 0.2, 1, 0, 0.5};
         std::vector<double> all;
-        for (int i = 0; i < GATED_VECTORS; i++) random_numbers(c.vector[i], C, mean[i], 0.5, rng), all.insert(all.end(), c.vector[i].begin(), c.vector[i].end());
-        random_numbers(c.dout, n, 0, 1, rng), random_numbers(c.state_in, states, 0, 1, rng), random_numbers(c.dstate_out, states, 0, 1, rng);
+        for (int i = 0; i < GATED_VECTORS; i++) c.vector[i] = normal(C, mean[i], 0.5), all.insert(all.end(), c.vector[i].begin(), c.vector[i].end());
+        c.dout = normal(n, 0, 1), c.state_in = normal(states, 0, 1), c.dstate_out = normal(states, 0, 1);
         for (int i = 0; i < GATED_INPUTS; i++) in[i] = upload<floatX>(c.in[i]), din[i] = room<floatX>(n);
         vector = upload<real>(all), dvector = room<real>(GATED_VECTORS * C);
         for (int64_t i = 0; i < GATED_VECTORS * C; i++) c.vector[i / C][i % C] = all[i];
@@ -56,8 +32,6 @@ struct GatedProblem {
              room<real>(std::max<int64_t>(wkv7_scratch_count(B, T, H, N), wkv7_slice_count(B, T, H, N, 32))), upload<real>(c.state_in), room<real>(states), nullptr, B, T, H, N};
         dstate_out = upload<real>(c.dstate_out), dstate_in = room<real>(states);
     }
-    GatedProblem(const GatedProblem &) = delete;
-    ~GatedProblem() { for (void *p : owned) cudaFree(p); }
 
     HeadShape shape() const { return {c.B * c.T, c.H, c.N}; }
     const real *vec(int i) const { return vector + (int64_t)i * c.H * c.N; }

@@ -23,7 +23,6 @@
 #define TESTING                              // without main: prepare and out, which surround the recurrence
 #include "train_rwkv7.cu"
 #include "dev/kernels/wkv7/gated.h"
-#include "dev/kernels/timing.h"
 #include <algorithm>
 #include <array>
 #include <memory>
@@ -136,47 +135,26 @@ static const char *part_name[PARTS] = {"y", "state", "dr", "dw", "dk", "dv", "da
 typedef std::array<std::vector<double>, PARTS> Results;
 enum { R, W, K, V, A, Bv, DY, Y, DR, DW, DK, DV, DA, DB, TENSORS };  // (B,T,H,N) each; the first seven are inputs
 
-struct Problem {
+struct Problem : DeviceBuffers {
     Wkv7Case<double> c;
     std::vector<double> dy, dstate_out;
     Wkv7BackwardArgs g = {};
     Scratch s = {};
     floatX *tensor[TENSORS];
     real *din;
-    std::vector<void *> owned;
 
-    template<class T> T *room(int64_t n) {   // filled with NaN: what a kernel does not write is seen
-        T *p;
-        cudaCheck(cudaMalloc((void **)&p, n * sizeof(T))), cudaCheck(cudaMemset(p, 0xff, n * sizeof(T)));
-        owned.push_back(p);
-        return p;
-    }
-    template<class T> T *upload(std::vector<double> &x) {  // x becomes what the kernels see
-        std::vector<T> host(x.size());
-        for (size_t i = 0; i < x.size(); i++) host[i] = (T)(float)x[i], x[i] = (double)(real)host[i];
-        T *p = room<T>(x.size());
-        cudaCheck(cudaMemcpy(p, host.data(), x.size() * sizeof(T), cudaMemcpyHostToDevice));
-        return p;
-    }
-    template<class T> static std::vector<double> get(const T *p, int64_t n) {
-        std::vector<T> host(n);
-        cudaCheck(cudaMemcpy(host.data(), p, n * sizeof(T), cudaMemcpyDeviceToHost));
-        std::vector<double> x(n);
-        for (int64_t i = 0; i < n; i++) x[i] = (double)(real)host[i];
-        return x;
-    }
     Problem(int B, int T, int H, double decay, bool literal, uint64_t seed) : c{B, T, H, N, {}, {}, {}, {}, {}, {}, {}, {}} {
         Rng rng{seed, 0, 0};
         const int64_t n = (int64_t)B * T * H * N, states = wkv7_state_count(B, H, N);
         std::vector<double> *in[7] = {&c.r, &c.w, &c.k, &c.v, &c.a, &c.b, &dy};
-        for (auto *x : in) random_numbers(*x, n, 0, 1, rng);
+        for (auto *x : in) *x = random_numbers(n, [&] { return rng.normal(); });
         for (double &e : c.w) e = decay + e;
         for (int64_t at = 0; at < n; at += N) {  // a = minus a direction, b = that direction times a gate
             double size = 0;
             for (int j = 0; j < N; j++) size += c.a[at + j] * c.a[at + j];
             for (int j = 0; j < N; j++) c.a[at + j] /= -sqrt(size), c.b[at + j] = -c.a[at + j] / (1 + exp(-c.b[at + j]));
         }
-        for (auto *x : {&c.state_in, &dstate_out}) random_numbers(*x, states, 0, 1, rng);
+        for (auto *x : {&c.state_in, &dstate_out}) *x = random_numbers(states, [&] { return rng.normal(); });
         for (int i = 0; i < TENSORS; i++) tensor[i] = i < 7 ? upload<floatX>(*in[i]) : room<floatX>(n);
         g.f = {tensor[Y], tensor[R], tensor[W], tensor[K], tensor[V], tensor[A], tensor[Bv], room<real>(wkv7_kept_count(B, T, H, N)),
                room<real>(std::max((int64_t)2 * 5 * n, wkv7_scratch_count(B, T, H, N))), upload<real>(c.state_in), room<real>(states), nullptr, B, T, H, N};
@@ -184,8 +162,6 @@ struct Problem {
         g.dstate_out = upload<real>(dstate_out), g.dstate_in = din = room<real>(states);
         if (literal) s = {room<real>((int64_t)(T + 1) * states), room<real>(n)};
     }
-    Problem(const Problem &) = delete;
-    ~Problem() { for (void *p : owned) cudaFree(p); }
     Results expected() const {
         Results r;
         Wkv7Gradients<double> d;
