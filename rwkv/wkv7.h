@@ -209,8 +209,9 @@ template<int N, int L> struct Wkv7Keys {  // shared by the warps of a block: the
     }
 };
 // What surrounds the recurrence can be done in its kernels, while a chunk is in shared memory, by a struct like this one
-// with `inside` true. Its enter() makes a, r, b, k, w, v of the chunk (backward: dy, too), its leave() takes y (backward: the
-// gradients of all those); both by tokens. A block then has all value channels of its head.
+// with `inside` true (dev/kernels/wkv7/fused.h). Its enter() makes a, r, b, k, w, v of the chunk (backward: dy, too), its leave()
+// takes y (backward: the gradients of all those, and begin() and finish() are called around the walk); all by tokens. A block
+// then has all value channels of its head.
 struct Wkv7Bare {                            // nothing: everything is read from memory and written to it
     static constexpr bool inside = false;
     template<int N, int L> static constexpr int forward_room = 0;  // reals of shared memory of its own
