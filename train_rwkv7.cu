@@ -114,11 +114,12 @@ static const std::vector<TensorRow> rwkv7_rows = {
 
 template<int W> struct Head7 {
     int c;                             // this lane's first channel, within the row of C
-    bool inside;                       // lanes past N only take part in sums
-    __device__ Head7(int head, int lane, int N) : c(head * N + lane * W), inside(lane * W < N) {}
+    bool inside;                       // lanes past N only take part in sums; they read the head's last channels, to no effect
+    __device__ Head7(int head, int lane, int N) : c(head * N + min(lane * W, N - W)), inside(lane * W < N) {}
+    __device__ Vec<W> keep(Vec<W> x) const { return inside ? x : Vec<W>(0); }
     __device__ real sum(Vec<W> x) const { return warp_sum(inside ? ::sum(x) : real(0)); }
-    __device__ Vec<W> get(const floatX *p, int64_t at) const { return inside ? load<W>(p + at) : Vec<W>(0); }
-    __device__ Vec<W> get(const real *p) const { return inside ? load<W>(p + c) : Vec<W>(0); }
+    __device__ Vec<W> get(const floatX *p, int64_t at) const { return keep(load<W>(p + at)); }
+    __device__ Vec<W> get(const real *p) const { return keep(load<W>(p + c)); }
     __device__ void put(floatX *p, int64_t at, Vec<W> x) const { if (inside) store(p + at, x); }
     // vector k of K of `part` of the partial sums, (part, K, C)
     __device__ void put_sum(real *partial, int part, int k, int K, int C, Vec<W> x) const { if (inside) store(partial + ((int64_t)part * K + k) * C + c, x); }
@@ -173,31 +174,38 @@ template<int W> struct PrepareVectors {
     Vec<W> w0, a0, v0, k_k, k_a;
     __device__ PrepareVectors(const Head7<W> &h, const PrepareArgs &p) : w0(h.get(p.w0)), a0(h.get(p.a0)), v0(p.vl ? h.get(p.v0) : Vec<W>(0)), k_k(h.get(p.k_k)), k_a(h.get(p.k_a)) {}
 };
+template<int W> struct KeyInputs {
+    Vec<W> k, al;
+    __device__ KeyInputs() {}
+    __device__ KeyInputs(const Head7<W> &h, const PrepareArgs &p, int64_t at) : k(h.get(p.k, at)), al(h.get(p.al, at)) {}
+};
 template<int W> struct PreparedKey {
-    Vec<W> k, a, factor, kp, kk;
+    Vec<W> a, factor, kp, kk;
     real length, inverse;                                 // of u
-    __device__ PreparedKey(const Head7<W> &h, const PrepareArgs &p, const PrepareVectors<W> &c, int64_t at) {
-        k = h.get(p.k, at), a = sigmoid(c.a0 + h.get(p.al, at)), factor = real(1) + (a - real(1)) * c.k_a, kp = k * factor;
-        Vec<W> u = k * c.k_k;
+    __device__ PreparedKey(const Head7<W> &h, const PrepareVectors<W> &c, const KeyInputs<W> &in) {
+        a = sigmoid(c.a0 + in.al), factor = real(1) + (a - real(1)) * c.k_a, kp = in.k * factor;
+        Vec<W> u = in.k * c.k_k;
         length = real(sqrt(h.sum(u * u))), inverse = real(1) / fmax(length, KK_LEAST), kk = u * inverse;
     }
 };
+template<int W> struct ValueInputs {
+    Vec<W> v, vl, v_first;                                // layer 0: three times v
+    __device__ ValueInputs() {}
+    __device__ ValueInputs(const Head7<W> &h, const PrepareArgs &p, int64_t at) : v(h.get(p.v, at)), vl(p.vl ? h.get(p.vl, at) : v), v_first(p.vl ? h.get(p.v_first, at) : v) {}
+};
 template<int W> struct PreparedValue {
-    Vec<W> z = 0, from_first = 0, vp;
-    __device__ PreparedValue(const Head7<W> &h, const PrepareArgs &p, const PrepareVectors<W> &c, int64_t at) {
-        vp = h.get(p.v, at);
-        if (p.vl) z = sigmoid(c.v0 + h.get(p.vl, at)), from_first = h.get(p.v_first, at) - vp, vp += from_first * z;
-    }
+    Vec<W> z, from_first, vp;
+    __device__ PreparedValue(const PrepareVectors<W> &c, const ValueInputs<W> &in) : z(sigmoid(c.v0 + in.vl)), from_first(in.v_first - in.v), vp(in.v + from_first * z) {}
 };
 template<int W> __global__ void prepare_forward_kernel(PrepareArgs p) {
     const Head7<W> h(blockIdx.x, threadIdx.x, p.s.N);
     const PrepareVectors<W> c(h, p);
     for (Walk i; i.row < p.s.rows; i.row += i.step) {
         int64_t at = i.row * p.s.H * p.s.N + h.c;
-        PreparedKey<W> x(h, p, c, at);
+        PreparedKey<W> x(h, c, {h, p, at});
         h.put(p.w, at, c.w0 + h.get(p.wl, at)), h.put(p.kp, at, x.kp);
         h.put(p.minus_kk, at, x.kk * real(-1)), h.put(p.kka, at, x.kk * x.a);
-        if (p.vl) h.put(p.vp, at, PreparedValue<W>(h, p, c, at).vp);
+        if (p.vl) h.put(p.vp, at, PreparedValue<W>(c, {h, p, at}).vp);
     }
 }
 
@@ -223,14 +231,21 @@ struct PrepareBackwardArgs {
     int sums;
 };
 template<int W> struct PrepareSums { Vec<W> w0 = 0, a0 = 0, k_k = 0, k_a = 0, r_k = 0, v0 = 0; };
+template<int W> struct PrepareBackwardInputs {
+    KeyInputs<W> key;
+    ValueInputs<W> value;
+    Vec<W> r, dout, g, dv_first;      // dv_first of the layers above
+    __device__ PrepareBackwardInputs() {}
+    __device__ PrepareBackwardInputs(const Head7<W> &h, const PrepareBackwardArgs &b, int64_t at)
+        : key(h, b.f, at), value(h, b.f, at), r(h.get(b.r, at)), dout(h.get(b.dout, at)), g(h.get(b.g, at)), dv_first(b.last_layer ? Vec<W>(0) : load<W>(b.dv_first + at)) {}
+};
 template<int W> struct FromRecurrence { Vec<W> dr, dw, dk, dv, dminus_kk, dkka; };  // gradients of r w k' v' -kk kka
 // One token: from the gradients of what the recurrence took to those of what prepare took, and the sums
 template<int W> __device__ inline void prepare_backward(const PrepareBackwardArgs &b, const Head7<W> &h, const PrepareVectors<W> &c, Vec<W> r_k, int64_t at,
-                                                        const FromRecurrence<W> &d, PrepareSums<W> &sums) {
-    const PrepareArgs &p = b.f;
-    PreparedKey<W> x(h, p, c, at);
-    PreparedValue<W> y(h, p, c, at);
-    Vec<W> r = h.get(b.r, at), dbonus = h.get(b.dout, at) * h.get(b.g, at);
+                                                        const PrepareBackwardInputs<W> &in, const FromRecurrence<W> &d, PrepareSums<W> &sums) {
+    PreparedKey<W> x(h, c, in.key);
+    PreparedValue<W> y(c, in.value);
+    Vec<W> k = in.key.k, r = in.r, dbonus = in.dout * in.g;
     real q = h.sum(dbonus * y.vp), s = h.sum(r * x.kp * r_k);
     h.put(b.dr, at, d.dr + x.kp * r_k * q);
     sums.r_k += r * x.kp * q;
@@ -240,19 +255,17 @@ template<int W> __device__ inline void prepare_backward(const PrepareBackwardArg
     real along = h.sum(dkk * x.kk);
     Vec<W> du = (x.length > KK_LEAST ? dkk - x.kk * along : dkk) * x.inverse;
     h.put(b.dk, at, dkp * x.factor + du * c.k_k);
-    sums.k_k += du * x.k, sums.k_a += dkp * x.k * (x.a - real(1));
-    Vec<W> dal = (dkp * x.k * c.k_a + d.dkka * x.kk) * x.a * (real(1) - x.a);
+    sums.k_k += du * k, sums.k_a += dkp * k * (x.a - real(1));
+    Vec<W> dal = (dkp * k * c.k_a + d.dkka * x.kk) * x.a * (real(1) - x.a);
     h.put(b.dkka, at, dal);
     sums.a0 += dal, sums.w0 += d.dw;
 
-    if (!h.inside) return;
-    real *first = b.dv_first + at;
-    if (p.vl) {
+    if (b.f.vl) {
         Vec<W> dvl = dvp * y.from_first * y.z * (real(1) - y.z);
-        store(first, b.last_layer ? dvp * y.z : load<W>(first) + dvp * y.z);
+        if (h.inside) store(b.dv_first + at, in.dv_first + dvp * y.z);
         h.put(b.dminus_kk, at, dvl), sums.v0 += dvl;
         dvp = dvp * (real(1) - y.z);
-    } else if (!b.last_layer) dvp += load<W>(first);
+    } else dvp += in.dv_first;
     h.put(b.dv, at, dvp);
 }
 template<int W> __global__ void prepare_backward_kernel(PrepareBackwardArgs b) {
@@ -265,7 +278,7 @@ template<int W> __global__ void prepare_backward_kernel(PrepareBackwardArgs b) {
     Walk i;
     for (; i.row < p.s.rows; i.row += i.step) {
         int64_t at = i.row * C + h.c;
-        prepare_backward(b, h, c, r_k, at, {h.get(b.dr, at), h.get(b.dw, at), h.get(b.dk, at), h.get(b.dv, at), h.get(b.dminus_kk, at), h.get(b.dkka, at)}, sums);
+        prepare_backward(b, h, c, r_k, at, {h, b, at}, {h.get(b.dr, at), h.get(b.dw, at), h.get(b.dk, at), h.get(b.dv, at), h.get(b.dminus_kk, at), h.get(b.dkka, at)}, sums);
     }
     const Vec<W> all[] = {sums.w0, sums.a0, sums.k_k, sums.k_a, sums.r_k, sums.v0};
 #pragma unroll
@@ -289,7 +302,7 @@ template<int W> struct Normed {
     real rstd;
     __device__ Normed(const Head7<W> &h, Vec<W> y, int N) {
         real mean = h.sum(y) / N;
-        Vec<W> d = h.inside ? y - mean : Vec<W>(0);
+        Vec<W> d = h.keep(y - mean);
         rstd = real(1) / real(sqrt(h.sum(d * d) / N + GROUP_EPS)), xh = d * rstd;
     }
     __device__ Vec<W> backward(const Head7<W> &h, Vec<W> dxh, int N) const {  // dy

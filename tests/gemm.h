@@ -299,10 +299,11 @@ TEST("gemm: all 65536 numbers of bf16 and fp16 widen exactly and round to neares
         c.out = CUDA_R_32F, run(c, a.p, b.p, wide.p, wide.p);
         c.out = t, run(c, a.p, b.p, d.p, d.p);
         Numbers x = a.numbers(), w = wide.numbers(), got = d.numbers();
+        const float one = b.numbers()[0];
         Matrix rounded(t, w);
         Numbers expected = rounded.numbers();
         for (int i = 0; i < 65536; i++) {
-            CHECK(std::isnan(x[i]) ? std::isnan(w[i]) : w[i] == float(x[i] * b.numbers()[0]), "%s %04x times %g is %.9g", name_of(t), i, factor, w[i]);
+            CHECK(std::isnan(x[i]) ? std::isnan(w[i]) : w[i] == float(x[i] * one), "%s %04x times %g is %.9g", name_of(t), i, factor, w[i]);
             CHECK(std::isnan(w[i]) ? std::isnan(got[i]) : got[i] == expected[i], "%s %04x times %g rounds to %.9g, not %.9g", name_of(t), i, factor, got[i], expected[i]);
         }
     }

@@ -211,15 +211,14 @@ CUDA_CPU_OPAQUE inline void poison_shared(Block &b, ThreadLocals t) {
 // the race check: two runs of a kernel from the same device memory must leave the same bits
 
 struct RaceCheck {
-    std::vector<char> before, first;
-    static std::vector<char> copy() {
-        std::vector<char> all;
+    static inline std::vector<char> before, first;  // kept: their pages would cost more than the copies
+    static void copy(std::vector<char> &all) {
+        all.clear();
         for (const Alloc &a : allocs) if (!a.host && !a.freed) all.insert(all.end(), a.p, a.p + a.size);
-        return all;
     }
-    RaceCheck() : before(copy()) { float_atomics = false; }
+    RaceCheck() { copy(before), float_atomics = false; }
     void rewind() {
-        first = copy();
+        copy(first);
         size_t at = 0;
         for (const Alloc &a : allocs) if (!a.host && !a.freed) memcpy(a.p, &before[at], a.size), at += a.size;
     }
@@ -227,6 +226,7 @@ struct RaceCheck {
         size_t at = 0;
         for (const Alloc &a : allocs) {
             if (a.host || a.freed) continue;
+            if (!memcmp(a.p, &first[at], a.size)) { at += a.size; continue; }
             for (size_t i = 0; i < a.size; i++) {
                 if (a.p[i] == first[at + i]) continue;
                 float x = 0, y = 0;
@@ -235,7 +235,6 @@ struct RaceCheck {
                 fatal("race in kernel %s: byte %zu of the allocation of %zu bytes at %p depends on the order of the threads (as float: %.9g or %.9g)%s",
                       kernel, i, a.size, (void *)a.p, x, y, float_atomics ? "; it adds floats atomically" : "");
             }
-            at += a.size;
         }
     }
 };

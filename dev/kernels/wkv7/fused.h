@@ -11,6 +11,32 @@
 #pragma once
 #include "../../../rwkv/wkv7.h"
 
+// The tokens that a warp has of a chunk. All that they read is under way before the first is used: else a chunk would wait for
+// memory a dozen times. Steps past the end, like lanes past the head, read what is there and count as zeros.
+template<int N, int L> struct WarpTokens {
+    static constexpr int W = N / 32, COUNT = L * 16 / N;
+    const Wkv7Args &f;
+    int seq, h, t0, n;
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    __device__ WarpTokens(const Wkv7Args &f, int seq, int h, int t0, int n) : f(f), seq(seq), h(h), t0(t0), n(n) {}
+    __device__ int step(int i) const { return warp + i * (N / 16); }
+    __device__ Head7<W> head() const { return {h, lane, f.N}; }
+    __device__ Head7<W> head(int i) const {  // of token i
+        Head7<W> x = head();
+        x.inside = x.inside && step(i) < n;
+        return x;
+    }
+    __device__ int64_t at(int i) const { return f.at(seq, t0 + min(step(i), n - 1), 0) + head().c; }
+    template<class Tile> __device__ Vec<W> get(const Tile &x, int i) const { return head(i).keep(load<W>(&x(step(i), lane * W))); }
+    template<class Tile> __device__ void put(const Tile &x, int i, Vec<W> v) const { store(&x(step(i), lane * W), v); }
+    // a, r, b, k, w of token i; returns the sum of its bonus
+    __device__ real stage(const Wkv7Staged<N, L> &s, int i, const PrepareVectors<W> &vectors, Vec<W> r_k, const PreparedKey<W> &key, Vec<W> wl, Vec<W> r) const {
+        put(s.a, i, key.kk * real(-1)), put(s.b, i, key.kk * key.a), put(s.k, i, key.kp), put(s.r, i, r), put(s.w, i, vectors.w0 + wl);
+        return head().sum(r * key.kp * r_k);
+    }
+    template<Wkv7Mode MODE> static __device__ Vec<W> rounded(Vec<W> x) { return each<W>([&](int i) { return wkv7_round<MODE>(x[i]); }); }
+};
+
 // The forward of a layer: p, o as for prepare_forward_kernel and out_forward_kernel; of their buffers only p's inputs, o.r,
 // o.g and o.out are used. Wkv7Args: only y (null: not wanted), states, state_in, state_out, reset and the shape.
 struct Wkv7Gates {
@@ -19,41 +45,44 @@ struct Wkv7Gates {
     PrepareArgs p;
     OutArgs o;
 
-    template<int W, class Tile> static __device__ Vec<W> get(const Tile &x, int t, int c) { return load<W>(&x(t, c)); }
-    template<int W, class Tile> static __device__ void put(const Tile &x, int t, int c, Vec<W> v) { store(&x(t, c), v); }
-    template<Wkv7Mode MODE, int W> static __device__ Vec<W> rounded(Vec<W> x) { return each<W>([&](int i) { return wkv7_round<MODE>(x[i]); }); }
-
     template<Wkv7Mode MODE, int N, int L> __device__ void enter(const Wkv7Staged<N, L> &s, const Wkv7Args &f, int seq, int h, int t0, int n) const {
-        constexpr int W = N / 32, WARPS = N / 16;
-        const int lane = threadIdx.x % 32, c = lane * W;
-        const Head7<W> head(h, lane, f.N);
-        const PrepareVectors<W> vectors(head, p);
-        const Vec<W> r_k = head.get(o.r_k);
+        typedef WarpTokens<N, L> Tokens;
+        constexpr int W = Tokens::W;
+        const Tokens tokens(f, seq, h, t0, n);
+        KeyInputs<W> key[Tokens::COUNT];
+        ValueInputs<W> value[Tokens::COUNT];
+        Vec<W> wl[Tokens::COUNT], r[Tokens::COUNT];
 #pragma unroll
-        for (int t = threadIdx.x / 32; t < L; t += WARPS) {
-            if (t >= n) { put(s.v, t, c, Vec<W>(0)); continue; }
-            const int64_t at = f.at(seq, t0 + t, h) + c;
-            const PreparedKey<W> x(head, p, vectors, at);
-            const Vec<W> r = head.get(o.r, at);
-            put(s.a, t, c, x.kk * real(-1)), put(s.b, t, c, x.kk * x.a), put(s.k, t, c, x.kp), put(s.r, t, c, r);
-            put(s.w, t, c, vectors.w0 + head.get(p.wl, at)), put(s.v, t, c, rounded<MODE>(PreparedValue<W>(head, p, vectors, at).vp));
-            const real sum = head.sum(r * x.kp * r_k);
-            if (lane == 0) s.own[t] = sum;
+        for (int i = 0; i < Tokens::COUNT; i++) {
+            const Head7<W> head = tokens.head(i);
+            const int64_t at = tokens.at(i);
+            key[i] = {head, p, at}, value[i] = {head, p, at}, wl[i] = head.get(p.wl, at), r[i] = head.get(o.r, at);
+        }
+        const PrepareVectors<W> vectors(tokens.head(), p);
+        const Vec<W> r_k = tokens.head().get(o.r_k);
+#pragma unroll
+        for (int i = 0; i < Tokens::COUNT; i++) tokens.put(s.v, i, Tokens::template rounded<MODE>(PreparedValue<W>(vectors, value[i]).vp));
+#pragma unroll
+        for (int i = 0; i < Tokens::COUNT; i++) {
+            const real sum = tokens.stage(s, i, vectors, r_k, {tokens.head(i), vectors, key[i]}, wl[i], r[i]);
+            if (tokens.lane == 0) s.own[tokens.step(i)] = sum;
         }
     }
     template<int N, int L> __device__ void leave(const Wkv7Staged<N, L> &s, const Wkv7Args &f, int seq, int h, int t0, int n) const {
-        constexpr int W = N / 32, WARPS = N / 16;
-        const int lane = threadIdx.x % 32, c = lane * W;
-        const Head7<W> head(h, lane, f.N);
-        const Vec<W> w = head.get(o.w), b = head.get(o.b);
+        typedef WarpTokens<N, L> Tokens;
+        constexpr int W = Tokens::W;
+        const Tokens tokens(f, seq, h, t0, n);
+        const Vec<W> w = tokens.head().get(o.w), b = tokens.head().get(o.b);
+        Vec<W> g[Tokens::COUNT];
 #pragma unroll
-        for (int t = threadIdx.x / 32; t < L; t += WARPS) {
-            if (t >= n) continue;
-            const int64_t at = f.at(seq, t0 + t, h) + c;
-            const Vec<W> y = get<W>(s.y, t, c);
-            const Normed<W> normed(head, y, f.N);
-            head.put(o.out, at, (normed.xh * w + b + get<W>(s.v, t, c) * s.own[t]) * head.get(o.g, at));
-            if (f.y) head.put(f.y, at, y);
+        for (int i = 0; i < Tokens::COUNT; i++) g[i] = tokens.head(i).get(o.g, tokens.at(i));
+#pragma unroll
+        for (int i = 0; i < Tokens::COUNT; i++) {
+            const Head7<W> head = tokens.head(i);
+            const Vec<W> y = tokens.get(s.y, i);
+            const Normed<W> normed(tokens.head(), y, f.N);
+            head.put(o.out, tokens.at(i), (normed.xh * w + b + tokens.get(s.v, i) * s.own[tokens.step(i)]) * g[i]);
+            if (f.y) head.put(f.y, tokens.at(i), y);
         }
     }
 };
@@ -75,42 +104,52 @@ struct Wkv7GatesBackward {
         for (int i = 0; i < SUMS; i++) store(mine(s, i), Vec<N / 32>(0));
     }
     template<Wkv7Mode MODE, int N, int L> __device__ void enter(const Wkv7Staged<N, L> &s, const Wkv7Args &f, int seq, int h, int t0, int n) const {
-        constexpr int W = N / 32, WARPS = N / 16;
-        const int lane = threadIdx.x % 32, c = lane * W;
-        const Head7<W> head(h, lane, f.N);
-        const PrepareVectors<W> vectors(head, b.f);
-        const Vec<W> r_k = head.get(b.r_k), ln_w = head.get(o.w), ln_b = head.get(o.b);
+        typedef WarpTokens<N, L> Tokens;
+        constexpr int W = Tokens::W;
+        const Tokens tokens(f, seq, h, t0, n);
+        KeyInputs<W> key[Tokens::COUNT];
+        ValueInputs<W> value[Tokens::COUNT];
+        Vec<W> wl[Tokens::COUNT], r[Tokens::COUNT], y[Tokens::COUNT], dout[Tokens::COUNT], g[Tokens::COUNT];
+#pragma unroll
+        for (int i = 0; i < Tokens::COUNT; i++) {
+            const Head7<W> head = tokens.head(i);
+            const int64_t at = tokens.at(i);
+            key[i] = {head, b.f, at}, value[i] = {head, b.f, at}, wl[i] = head.get(b.f.wl, at), r[i] = head.get(b.r, at);
+            y[i] = head.get(o.y, at), dout[i] = head.get(b.dout, at), g[i] = head.get(b.g, at);
+        }
+        const PrepareVectors<W> vectors(tokens.head(), b.f);
+        const Vec<W> r_k = tokens.head().get(b.r_k), ln_w = tokens.head().get(o.w), ln_b = tokens.head().get(o.b);
         Vec<W> dln_w = 0, dln_b = 0;
 #pragma unroll
-        for (int t = threadIdx.x / 32; t < L; t += WARPS) {
-            if (t >= n) { Wkv7Gates::put(s.v, t, c, Vec<W>(0)), Wkv7Gates::put(s.y, t, c, Vec<W>(0)); continue; }
-            const int64_t at = f.at(seq, t0 + t, h) + c;
-            const PreparedKey<W> x(head, b.f, vectors, at);
-            const Vec<W> r = head.get(b.r, at), vp = PreparedValue<W>(head, b.f, vectors, at).vp;
-            Wkv7Gates::put(s.a, t, c, x.kk * real(-1)), Wkv7Gates::put(s.b, t, c, x.kk * x.a), Wkv7Gates::put(s.k, t, c, x.kp), Wkv7Gates::put(s.r, t, c, r);
-            Wkv7Gates::put(s.w, t, c, vectors.w0 + head.get(b.f.wl, at)), Wkv7Gates::put(s.v, t, c, Wkv7Gates::rounded<MODE>(vp));
-            const Normed<W> normed(head, head.get(o.y, at), f.N);
-            const Vec<W> dout = head.get(b.dout, at), d = dout * head.get(b.g, at), dy = normed.backward(head, d * ln_w, f.N);
-            head.put(dg, at, dout * (normed.xh * ln_w + ln_b + vp * head.sum(r * x.kp * r_k)));
+        for (int i = 0; i < Tokens::COUNT; i++) {
+            const Head7<W> head = tokens.head(i);
+            const Vec<W> vp = PreparedValue<W>(vectors, value[i]).vp;
+            tokens.put(s.v, i, Tokens::template rounded<MODE>(vp));
+            const real bonus = tokens.stage(s, i, vectors, r_k, {head, vectors, key[i]}, wl[i], r[i]);
+            const Normed<W> normed(tokens.head(), y[i], f.N);
+            const Vec<W> d = dout[i] * g[i];
+            head.put(dg, tokens.at(i), dout[i] * (normed.xh * ln_w + ln_b + vp * bonus));
             dln_w += d * normed.xh, dln_b += d;
-            Wkv7Gates::put(s.y, t, c, Wkv7Gates::rounded<MODE>(dy));
+            tokens.put(s.y, i, Tokens::template rounded<MODE>(normed.backward(tokens.head(), d * ln_w, f.N)));
         }
         add(s, LN_W, dln_w), add(s, LN_B, dln_b);
     }
     template<int N, int L> __device__ void leave(const Wkv7Staged<N, L> &s, const Wkv7Args &f, int seq, int h, int t0, int n) const {
-        constexpr int W = N / 32, WARPS = N / 16;
-        const int lane = threadIdx.x % 32, c = lane * W;
-        const Head7<W> head(h, lane, f.N);
-        const PrepareVectors<W> vectors(head, b.f);
-        const Vec<W> r_k = head.get(b.r_k);
+        typedef WarpTokens<N, L> Tokens;
+        constexpr int W = Tokens::W;
+        const Tokens tokens(f, seq, h, t0, n);
+        PrepareBackwardInputs<W> in[Tokens::COUNT];
+#pragma unroll
+        for (int i = 0; i < Tokens::COUNT; i++) in[i] = {tokens.head(i), b, tokens.at(i)};
+        const PrepareVectors<W> vectors(tokens.head(), b.f);
+        const Vec<W> r_k = tokens.head().get(b.r_k);
         PrepareSums<W> sums;
 #pragma unroll
-        for (int t = threadIdx.x / 32; t < L; t += WARPS) {
-            if (t >= n) continue;
-            const int64_t at = f.at(seq, t0 + t, h) + c;
-            const Vec<W> dw = load<W>(s.dw + t * WKV7_PITCH<N> + c);
-            head.put(b.dw, at, dw);
-            prepare_backward(b, head, vectors, r_k, at, {Wkv7Gates::get<W>(s.r, t, c), dw, Wkv7Gates::get<W>(s.k, t, c), Wkv7Gates::get<W>(s.dv, t, c), Wkv7Gates::get<W>(s.a, t, c), Wkv7Gates::get<W>(s.b, t, c)}, sums);
+        for (int i = 0; i < Tokens::COUNT; i++) {
+            const Head7<W> head = tokens.head(i);
+            const Vec<W> dw = head.keep(load<W>(s.dw + tokens.step(i) * WKV7_PITCH<N> + tokens.lane * W));
+            head.put(b.dw, tokens.at(i), dw);
+            prepare_backward(b, head, vectors, r_k, tokens.at(i), in[i], {tokens.get(s.r, i), dw, tokens.get(s.k, i), tokens.get(s.dv, i), tokens.get(s.a, i), tokens.get(s.b, i)}, sums);
         }
         add(s, W0, sums.w0), add(s, A0, sums.a0), add(s, K_K, sums.k_k), add(s, K_A, sums.k_a), add(s, R_K, sums.r_k), add(s, V0, sums.v0);
     }

@@ -29,7 +29,7 @@ struct GatedProblem : DeviceBuffers {
         dr = room<floatX>(n), dw = room<floatX>(n), dk = room<floatX>(n), dv = room<floatX>(n), da = room<floatX>(n), db = room<floatX>(n);
         partial = room<real>(C * std::max<int64_t>(8 * B, 6 * head_parts(shape()))), dv_first = room<real>(n);
         f = {y, in[GATED_R], ready, ready + n, first_layer ? in[GATED_V] : vp, ready + 2 * n, ready + 3 * n, room<real>(wkv7_kept_count(B, T, H, N)),
-             room<real>(std::max<int64_t>(wkv7_scratch_count(B, T, H, N), wkv7_slice_count(B, T, H, N, 32))), upload<real>(c.state_in), room<real>(states), nullptr, B, T, H, N};
+             room<real>(wkv7_scratch_count(B, T, H, N)), upload<real>(c.state_in), room<real>(states), nullptr, B, T, H, N};
         dstate_out = upload<real>(c.dstate_out), dstate_in = room<real>(states);
     }
 

@@ -295,6 +295,9 @@ int main(int argc, char **argv) {
             if (bare) time_shape(4, 64, 4, only);  // products are slow there: nothing of 7 is to be learnt
 #else
             for (auto [B, T, H] : {std::array<int, 3>{16, 512, 12}, {8, 1024, 12}, {8, 1024, 32}, {8, 4096, 64}}) {
+                size_t free, total;
+                cudaCheck(cudaMemGetInfo(&free, &total));
+                if (free < 45 * sizeof(floatX) * B * T * H * N) { printf("| %d,%d,%d | does not fit %s | | | | |\n", B, T, H, device().name); continue; }
                 if (bare) time_shape(B, T, H, only);
                 if (fused) time_fused(B, T, H);
             }
