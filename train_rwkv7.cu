@@ -174,6 +174,7 @@ template<int W> struct PrepareVectors {
     Vec<W> w0, a0, v0, k_k, k_a;
     __device__ PrepareVectors(const Head7<W> &h, const PrepareArgs &p) : w0(h.get(p.w0)), a0(h.get(p.a0)), v0(p.vl ? h.get(p.v0) : Vec<W>(0)), k_k(h.get(p.k_k)), k_a(h.get(p.k_a)) {}
 };
+// A token's numbers and what is made of them are apart, so that a kernel can have those of many tokens under way.
 template<int W> struct KeyInputs {
     Vec<W> k, al;
     __device__ KeyInputs() {}
