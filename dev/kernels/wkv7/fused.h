@@ -11,6 +11,13 @@
 #pragma once
 #include "../../../rwkv/wkv7.h"
 
+template<int W> struct StageInputs {           // what a token's a, r, b, k, w, v are made of
+    KeyInputs<W> key;
+    ValueInputs<W> value;
+    Vec<W> wl, r;
+    __device__ StageInputs() {}
+    __device__ StageInputs(const Head7<W> &h, const PrepareArgs &p, const floatX *r, int64_t at) : key(h, p, at), value(h, p, at), wl(h.get(p.wl, at)), r(h.get(r, at)) {}
+};
 // The tokens that a warp has of a chunk. All that they read is under way before the first is used: else a chunk would wait for
 // memory a dozen times. Steps past the end, like lanes past the head, read what is there and count as zeros.
 template<int N, int L> struct WarpTokens {
@@ -30,9 +37,10 @@ template<int N, int L> struct WarpTokens {
     template<class Tile> __device__ Vec<W> get(const Tile &x, int i) const { return head(i).keep(load<W>(&x(step(i), lane * W))); }
     template<class Tile> __device__ void put(const Tile &x, int i, Vec<W> v) const { store(&x(step(i), lane * W), v); }
     // a, r, b, k, w of token i; returns the sum of its bonus
-    __device__ real stage(const Wkv7Staged<N, L> &s, int i, const PrepareVectors<W> &vectors, Vec<W> r_k, const PreparedKey<W> &key, Vec<W> wl, Vec<W> r) const {
-        put(s.a, i, key.kk * real(-1)), put(s.b, i, key.kk * key.a), put(s.k, i, key.kp), put(s.r, i, r), put(s.w, i, vectors.w0 + wl);
-        return head().sum(r * key.kp * r_k);
+    __device__ real stage(const Wkv7Staged<N, L> &s, int i, const PrepareVectors<W> &vectors, Vec<W> r_k, const StageInputs<W> &in) const {
+        const PreparedKey<W> key(head(i), vectors, in.key);
+        put(s.a, i, key.kk * real(-1)), put(s.b, i, key.kk * key.a), put(s.k, i, key.kp), put(s.r, i, in.r), put(s.w, i, vectors.w0 + in.wl);
+        return head().sum(in.r * key.kp * r_k);
     }
     template<Wkv7Mode MODE> static __device__ Vec<W> rounded(Vec<W> x) { return each<W>([&](int i) { return wkv7_round<MODE>(x[i]); }); }
 };
@@ -49,22 +57,16 @@ struct Wkv7Gates {
         typedef WarpTokens<N, L> Tokens;
         constexpr int W = Tokens::W;
         const Tokens tokens(f, seq, h, t0, n);
-        KeyInputs<W> key[Tokens::COUNT];
-        ValueInputs<W> value[Tokens::COUNT];
-        Vec<W> wl[Tokens::COUNT], r[Tokens::COUNT];
+        StageInputs<W> in[Tokens::COUNT];
 #pragma unroll
-        for (int i = 0; i < Tokens::COUNT; i++) {
-            const Head7<W> head = tokens.head(i);
-            const int64_t at = tokens.at(i);
-            key[i] = {head, p, at}, value[i] = {head, p, at}, wl[i] = head.get(p.wl, at), r[i] = head.get(o.r, at);
-        }
+        for (int i = 0; i < Tokens::COUNT; i++) in[i] = {tokens.head(i), p, o.r, tokens.at(i)};
         const PrepareVectors<W> vectors(tokens.head(), p);
         const Vec<W> r_k = tokens.head().get(o.r_k);
 #pragma unroll
-        for (int i = 0; i < Tokens::COUNT; i++) tokens.put(s.v, i, Tokens::template rounded<MODE>(PreparedValue<W>(vectors, value[i]).vp));
+        for (int i = 0; i < Tokens::COUNT; i++) tokens.put(s.v, i, Tokens::template rounded<MODE>(PreparedValue<W>(vectors, in[i].value).vp));
 #pragma unroll
         for (int i = 0; i < Tokens::COUNT; i++) {
-            const real sum = tokens.stage(s, i, vectors, r_k, {tokens.head(i), vectors, key[i]}, wl[i], r[i]);
+            const real sum = tokens.stage(s, i, vectors, r_k, in[i]);
             if (tokens.lane == 0) s.own[tokens.step(i)] = sum;
         }
     }
@@ -107,14 +109,13 @@ struct Wkv7GatesBackward {
         typedef WarpTokens<N, L> Tokens;
         constexpr int W = Tokens::W;
         const Tokens tokens(f, seq, h, t0, n);
-        KeyInputs<W> key[Tokens::COUNT];
-        ValueInputs<W> value[Tokens::COUNT];
-        Vec<W> wl[Tokens::COUNT], r[Tokens::COUNT], y[Tokens::COUNT], dout[Tokens::COUNT], g[Tokens::COUNT];
+        StageInputs<W> in[Tokens::COUNT];
+        Vec<W> y[Tokens::COUNT], dout[Tokens::COUNT], g[Tokens::COUNT];
 #pragma unroll
         for (int i = 0; i < Tokens::COUNT; i++) {
             const Head7<W> head = tokens.head(i);
             const int64_t at = tokens.at(i);
-            key[i] = {head, b.f, at}, value[i] = {head, b.f, at}, wl[i] = head.get(b.f.wl, at), r[i] = head.get(b.r, at);
+            in[i] = {head, b.f, b.r, at};
             y[i] = head.get(o.y, at), dout[i] = head.get(b.dout, at), g[i] = head.get(b.g, at);
         }
         const PrepareVectors<W> vectors(tokens.head(), b.f);
@@ -123,9 +124,9 @@ struct Wkv7GatesBackward {
 #pragma unroll
         for (int i = 0; i < Tokens::COUNT; i++) {
             const Head7<W> head = tokens.head(i);
-            const Vec<W> vp = PreparedValue<W>(vectors, value[i]).vp;
+            const Vec<W> vp = PreparedValue<W>(vectors, in[i].value).vp;
             tokens.put(s.v, i, Tokens::template rounded<MODE>(vp));
-            const real bonus = tokens.stage(s, i, vectors, r_k, {head, vectors, key[i]}, wl[i], r[i]);
+            const real bonus = tokens.stage(s, i, vectors, r_k, in[i]);
             const Normed<W> normed(tokens.head(), y[i], f.N);
             const Vec<W> d = dout[i] * g[i];
             head.put(dg, tokens.at(i), dout[i] * (normed.xh * ln_w + ln_b + vp * bonus));
