@@ -1,4 +1,4 @@
-# make            build for this machine: the GPU if one is visible, else the CPU
+# make            build for this machine: the GPU if one is visible, else the CPU; make train_rwkv7 builds one program
 # make cpu        build for the CPU (any compiler for C++17; nothing else is needed)
 # make gpu        build for GPUs; without a visible one for all architectures that the toolkit knows of
 # make demo       prepare a text, train a small model for a minute or two, plot the loss
@@ -45,22 +45,28 @@ ARCH ?= native
 comma := ,
 OPT ?= -O3
 # -g1: the lines of its reports; -g takes half as long again to compile
-OPTIMISE := $(if $(DEBUG),-O1 -g,$(if $(SANITIZE),-O1 -g1,$(OPT))) $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
+OPTIMISE = $(if $(DEBUG),-O1 -g,$(if $(SANITIZE),-O1 -g1,$(OPT))) $(if $(SANITIZE),-fsanitize=address$(comma)undefined -fno-sanitize-recover=all -fno-omit-frame-pointer)
 WARN := -Wall -Wextra
 CPU_FLAGS = $(if $(filter aarch64 arm64,$(shell uname -m)),-mcpu=$(ARCH),-march=$(ARCH)) $(OPTIMISE) $(WARN) -Wno-maybe-uninitialized -Wno-nonnull $(if $(findstring clang,$(CXX)),-Wno-pass-failed)
 
-links = @for p in $1; do ln -sf $(BUILD)/$$p $$p; done; for p in $2; do ln -sf build/tools/$$p $$p; done
-
-.PHONY: all cpu gpu demo compare compare-inference test clean
-all: $(addprefix $(BUILD)/,$(PROGRAMS)) $(addprefix build/tools/,$(TOOLS))
-	$(call links,$(PROGRAMS),$(TOOLS))
+.PHONY: all cpu gpu demo compare compare-inference test clean $(PROGRAMS) $(TOOLS)
+all: $(PROGRAMS) $(TOOLS)
 	@echo "built $(BUILD)/: $(strip $(PROGRAMS)), and $(strip $(TOOLS))"
 cpu gpu:
 	@$(MAKE) --no-print-directory DEVICE=$@ all
+$(PROGRAMS): %: $(BUILD)/%
+	@ln -sf $< $@
+$(TOOLS): %: build/tools/%
+	@ln -sf $< $@
 
 ifeq ($(DEVICE),cpu)
-$(BUILD)/%: dev/cpu/cucc dev/cpu/cuda.sed | $(BUILD)
-	CXX="$(CXX)" dev/cpu/cucc $(CPU_FLAGS) $(DEFINES) -MMD -MP -MF $@.d $(call source,$*) -o $@
+# What cuBLASLt is on a GPU: compiled once, whatever the precision of the programs and however they are optimised
+CUBLAS := build/cpu$(if $(DEBUG),-debug)$(if $(SANITIZE),-sanitize)/cublas.o
+$(CUBLAS): override OPT := -O3
+$(CUBLAS): dev/cpu/cublas.cpp dev/cpu/cucc | $(dir $(CUBLAS))
+	CXX="$(CXX)" dev/cpu/cucc $(CPU_FLAGS) -MMD -MP -MF $@.d -c $< -o $@
+$(BUILD)/%: dev/cpu/cucc dev/cpu/cuda.sed $(CUBLAS) | $(BUILD)
+	CXX="$(CXX)" dev/cpu/cucc $(CPU_FLAGS) $(DEFINES) -MMD -MP -MF $@.d $(call source,$*) $(CUBLAS) -o $@
 else
 $(BUILD)/%: | $(BUILD)
 	@flags=$$(dev/gpu_flags.sh "$(NVCC)" "$(PRECISION)" "$(GPU_ARCH)") && set -x && \
@@ -70,7 +76,7 @@ build/tools/%: | build/tools
 	$(CXX) -std=c++17 -O2 $(WARN) -I. -MMD -MP -MF $@.d $(call source,$*) -o $@ -pthread
 build/tools-sanitize/%: | build/tools-sanitize
 	$(CXX) -std=c++17 -O1 -g1 -fsanitize=address,undefined -fno-sanitize-recover=all $(WARN) -I. -MMD -MP -MF $@.d $(call source,$*) -o $@ -pthread
-$(BUILD) build/tools build/tools-sanitize:
+$(BUILD) build/tools build/tools-sanitize $(dir $(CUBLAS)):
 	@mkdir -p $@
 
 # The programs depend on their sources by the .d files; these lines are for the first build
@@ -79,18 +85,16 @@ $(BUILD)/$1: $(call source,$1)
 endef
 $(foreach p,$(PROGRAMS) $(CUDA_TESTS) $(MODEL_TOOLS),$(eval $(call depends,$p)))
 $(foreach p,$(TOOLS) $(HOST_TESTS),$(eval build/tools/$p build/tools-sanitize/$p: $(call source,$p)))
-%.d: ;
+$(BUILD)/%.d build/tools/%.d build/tools-sanitize/%.d %.d: ;
+ifneq ($(MAKECMDGOALS),clean)  # which must work when a power cut has damaged one
 -include $(wildcard build/*/*.d)
+endif
 
-demo: $(BUILD)/train_rwkv $(addprefix build/tools/,prepare stories plot)
-	$(call links,train_rwkv,prepare stories plot)
+demo: train_rwkv prepare stories plot
 	@dev/demo.sh
-COMPARED := train_rwkv $(if $(filter rwkv7,$(SIZE)),train_rwkv7,train_gpt2)
-compare: $(addprefix $(BUILD)/,$(COMPARED)) $(addprefix build/tools/,prepare stories plot)
-	$(call links,$(COMPARED),prepare stories plot)
+compare: train_rwkv $(if $(filter rwkv7,$(SIZE)),train_rwkv7,train_gpt2) prepare stories plot
 	@dev/compare/compare.sh
-compare-inference: $(addprefix $(BUILD)/,latency_rwkv4 latency_gpt2) build/tools/plot
-	$(call links,,plot)
+compare-inference: $(addprefix $(BUILD)/,latency_rwkv4 latency_gpt2) plot
 	@BIN=$(BUILD) dev/compare/compare-inference.sh
 test:
 	tests/run.sh

@@ -9,6 +9,9 @@
    x is floatX, sums are `real`.   defines: Epilogue, Linear, linear */
 #pragma once
 #include "weights.h"
+#if defined(CUDA_CPU)
+#include "../dev/cpu/gemm.h"  // vectors
+#endif
 
 enum Epilogue {
     STORE,      // real   out  = y
