@@ -274,14 +274,13 @@ template<int W> __global__ void __launch_bounds__(1024) choose_kernel(Sampling a
 }
 
 // Blocks of whole warps; on the CPU one thread
-inline int sample_threads(int64_t most) { return most = loop_threads(most), most == 1 ? 1 : (int)(most + 31) / 32 * 32; }
 inline void Sampling::penalise(real *logits, int B, const int *slots, cudaStream_t stream) {
     constexpr int W = ELEMENT_WIDTH;
-    penalise_kernel<W><<<B * chunk_count, sample_threads(std::min(SAMPLE_CHUNK, stride) / W), 0, stream>>>(*this, logits, slots);
+    penalise_kernel<W><<<B * chunk_count, loop_threads(std::min(SAMPLE_CHUNK, stride) / W), 0, stream>>>(*this, logits, slots);
     launchCheck();
 }
 inline void Sampling::choose(real *logits, int B, const int *slots, cudaStream_t stream) {
     constexpr int W = ELEMENT_WIDTH;
-    choose_kernel<W><<<B, sample_threads(stride / W), 0, stream>>>(*this, logits, slots);
+    choose_kernel<W><<<B, loop_threads(stride / W), 0, stream>>>(*this, logits, slots);
     launchCheck();
 }

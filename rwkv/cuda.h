@@ -340,12 +340,13 @@ inline const cudaDeviceProp &device() {
     static cudaDeviceProp p = [] { cudaDeviceProp p; cudaCheck(cudaGetDeviceProperties(&p, 0)); return p; }();
     return p;
 }
-// Threads of a block whose loops take any number of them. On the CPU one: its loops are already vector loops.
+// Threads of a block whose loops take any number of them: whole warps, as all lanes take part in its sums. On the CPU one:
+// its loops are already vector loops.
 inline int loop_threads(int64_t most) {
 #ifdef CUDA_CPU
     if (!cuda_cpu::opt.check) return 1;
 #endif
-    return (int)std::min<int64_t>(1024, std::max<int64_t>(most, 1));
+    return (int)std::min<int64_t>(1024, (std::max<int64_t>(most, 1) + 31) / 32 * 32);
 }
 // How many blocks keep the device busy; partial sums have one slot for each.
 inline int busy_blocks() { return device().multiProcessorCount * 8; }

@@ -44,6 +44,7 @@ read-before|CHECK=2|4 bytes before the allocation of 400 bytes
 overrun-dynamic|CHECK=1|thread (31,0,0): access to dynamic shared memory 128 bytes after its beginning
 divergent|CHECK=0|16 threads wait in __syncthreads at tests/backend.cu:
 two-barriers|CHECK=1|threads of a block meet in different barriers
+partial-warp|CHECK=1|waits for lanes 10 to 31 of a warp, and the block has only 42 threads
 wrong-mask|CHECK=0|lane 0 of warp 0 is not in the mask ffff0000 of __shfl_sync
 different-masks|CHECK=0|lanes meet in different calls
 uninitialised|CHECK=1|all of them are NaN

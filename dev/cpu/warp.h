@@ -36,6 +36,9 @@ __attribute__((noinline)) static void collective(const char *what, unsigned mask
     if (!(mask & bit))
         fatal("kernel %s, block (%d,%d,%d): lane %d of warp %d is not in the mask %08x of %s at %s:%d", b.k.name, blockIdx.x, blockIdx.y, blockIdx.z,
               id % 32, w, mask, what, file, line);
+    if (opt.check && b.n > 1 && (int)w == b.n / 32 && mask >> b.n % 32)
+        fatal("kernel %s, block (%d,%d,%d): %s at %s:%d waits for lanes %d to 31 of a warp, and the block has only %d threads", b.k.name,
+              blockIdx.x, blockIdx.y, blockIdx.z, what, file, line, b.n % 32, b.n);
     Wait me{what, file, line, mask, arg, meet};
     b.wait[id] = &me, b.arrived[w] |= bit;
     if (!try_meet(b, w, me)) park(b, id);
