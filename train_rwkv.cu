@@ -444,7 +444,7 @@ struct RWKV4 {
         arena.plan("backward", &dx, N * C), arena.plan("backward", &d_small, 2 * N * C);
         arena.plan("backward", &d_wide, N * std::max(F, 3 * C)), arena.plan("backward", &d_mixed, 3 * N * C);
         arena.plan("backward", &sums, embedding_pieces(N, s.V) * C);
-        arena.plan("backward", &partial, C * std::max<int64_t>({mix_blocks(B, T) * 5ll, B * wkv_warps(B, T, C) * 2ll, busy_blocks() * 2ll}));
+        arena.plan("backward", &partial, C * std::max<int64_t>({mix_blocks_most(B, T) * 5ll, B * wkv_warps(B, T, C) * 2ll, busy_blocks() * 2ll}));
     }
     void link() {  // after the arena is allocated
         for (Layer &a : layers) {

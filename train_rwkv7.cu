@@ -482,7 +482,7 @@ struct RWKV7 {
         arena.plan("backward", &d_low, BT * std::max({s['w'], s['a'], s['v'], s['g']})), arena.plan("backward", &d_mixed, 6 * BT * C);
         arena.plan("backward", &dv_first, BT * C), arena.plan("backward", &scratch, wkv7_scratch_count(B, T, H, N));
         arena.plan("backward", &sums, embedding_pieces(BT, s.V) * C);
-        arena.plan("backward", &partial, C * std::max<int64_t>({mix_blocks(B, T) * 8ll, head_parts({(int)BT, H, N}) * 6ll, busy_blocks() * 2ll}));
+        arena.plan("backward", &partial, C * std::max<int64_t>({mix_blocks_most(B, T) * 8ll, head_parts({(int)BT, H, N}) * 6ll, busy_blocks() * 2ll}));
     }
     void link() {  // after the arena is allocated
         for (Layer &a : layers) {

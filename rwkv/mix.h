@@ -7,7 +7,7 @@
    its first is normalised again (a "halo" of one row in ROWS). The residual of the feed-forward layer below can be
    added on the way in: x + sigmoid(r) kv, so that it costs no pass of its own (RWKV-4).
    n_{-1} is the state (0 at the start of a sequence); a document's first token (reset) sees 0.
-   defines: MixArgs, mix_forward, mix_backward, mix_blocks, relu2_forward_kernel, relu2_backward_kernel */
+   defines: MixArgs, mix_forward, mix_backward, mix_blocks_most, relu2_forward_kernel, relu2_backward_kernel */
 #pragma once
 #include "norm.h"
 
@@ -143,6 +143,8 @@ template<int W, int M, int THREADS> __global__ void __launch_bounds__(THREADS) m
 // Rows per block: enough blocks to fill the device, at least 8 rows so that the halo stays small.
 inline int mix_rows(int B, int T) { return std::min(T, std::max(8, ceil_div((int64_t)B * T, busy_blocks()))); }
 inline int mix_blocks(int B, int T) { return B * ceil_div(T, mix_rows(B, T)); }
+// The most that (B, 1) ... (B, T) take: a last chunk that is shorter can need more blocks than a whole one.
+inline int mix_blocks_most(int B, int T) { return std::min(B * ceil_div(T, 8), busy_blocks() + B); }
 
 template<int M> void mix_forward(MixArgs a, int B, cudaStream_t stream) {
     int width = channel_width(a.C), threads = row_threads(a.C, width);
