@@ -3,11 +3,15 @@
    The user's fault is an Error: one sentence that names the file or option, the value found and the way
    out, thrown with fail() and printed by run_main(); exit code 1 (2 for wrong usage).
    Our own fault is an assertion with file and line (cudaCheck in rwkv/cuda.h).
+   What cannot be written to standard output (a full disk) is an Error too; a reader that has gone away is not.
    defines: Error, Usage, fail, usage_fail, format, run_main */
 #pragma once
+#include <cerrno>
+#include <csignal>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <stdexcept>
 #include <string>
 
@@ -49,8 +53,12 @@ PRINTF_LIKE(1, 2) inline std::string format(const char *fmt, ...) {
 // The body of main(): turns an Error into its sentence on stderr and an exit code.
 template<class Body> int run_main(Body body) {
     setvbuf(stdout, nullptr, _IOLBF, 0);  // a redirected log loses no line when the program is killed
+    signal(SIGXFSZ, SIG_IGN);             // a file beyond `ulimit -f` is an error of write(), which has its sentence
     try {
-        return body();
+        int code = body();
+        errno = 0;
+        if (fflush(stdout) || ferror(stdout)) fail("standard output could not be written%s%s", errno ? ": " : "", errno ? strerror(errno) : "; is the disk full?");
+        return code;
     } catch (const Usage &e) {
         fprintf(stderr, "error: %s\n", e.what());
         return 2;

@@ -9,12 +9,27 @@
 
    Nothing is deleted before the new checkpoint is on the disk, and never anything but these two files in
    directories of these names: one in which somebody put another file stays.
-   defines: save_checkpoint, latest_checkpoint, weights_file */
+   One run at a time writes to `out`: it holds a lock on the directory.
+   defines: DirectoryLock, save_checkpoint, latest_checkpoint, weights_file */
 #pragma once
 #include "safetensors.h"
 #include <filesystem>
+#include <sys/file.h>
 
 inline const char *const checkpoint_files[] = {"model.safetensors", "train_state.safetensors"};
+
+// Makes the folder --out, sees that it can be written before hours of work depend on it, and takes it for this process.
+// A file system that knows no locks is taken without.
+struct DirectoryLock {
+    int fd = -1;
+    void take(const std::string &out) {
+        make_directory_of(out + "/");
+        fd = open(out.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0 || access(out.c_str(), W_OK | X_OK)) fail("--out %s cannot be written: %s", out.c_str(), strerror(errno));
+        if (flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) fail("another run is writing to --out %s; wait for its end, or name another folder", out.c_str());
+    }
+    ~DirectoryLock() { if (fd >= 0) close(fd); }
+};
 
 struct CheckpointDir {
     int64_t step;
@@ -33,7 +48,7 @@ inline std::vector<CheckpointDir> list_checkpoints(const std::string &out, const
         CheckpointDir c = {strtoll(name.c_str() + prefix.size(), nullptr, 10), name.size() > 4 && !name.compare(name.size() - 4, 4, ".old")};
         if (c.step >= 0 && prefix + c.name().substr(5) == name) found.push_back(c);  // not step_final, not step_7
     }
-    if (error && error != std::errc::no_such_file_or_directory) fail("cannot list %s: %s", out.c_str(), error.message().c_str());
+    if (error && error != std::errc::no_such_file_or_directory && error != std::errc::not_a_directory) fail("cannot list %s: %s", out.c_str(), error.message().c_str());
     std::sort(found.begin(), found.end(), [](auto &a, auto &b) { return a.step != b.step ? a.step > b.step : a.old < b.old; });
     return found;
 }

@@ -6,6 +6,8 @@
 #include "check.h"
 #include <algorithm>
 #include <cerrno>
+#include <climits>
+#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
 #include <string>
@@ -49,6 +51,7 @@ inline void make_directory_of(const std::string &path) {
 }
 
 // Writes to NAME.tmp; commit() gives it the name it was made for, or another. Without commit() it is removed.
+// If NAME is a link, the file that it points to is what is replaced.
 class OutputFile {
     std::string target, temporary;
     int fd = -1;
@@ -66,8 +69,11 @@ class OutputFile {
     off_t end = 0;
 
 public:
-    explicit OutputFile(const std::string &target) : target(target), temporary(target + ".tmp") {
+    explicit OutputFile(const std::string &name) : target(name) {
         struct stat s;
+        char linked[PATH_MAX];
+        if (!lstat(name.c_str(), &s) && S_ISLNK(s.st_mode) && realpath(name.c_str(), linked)) target = linked;
+        temporary = target + ".tmp";
         if (!stat(target.c_str(), &s) && !S_ISREG(s.st_mode)) fail("cannot write %s: something that is not a file has this name", target.c_str());
         fd = open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
         if (fd < 0) failed(errno);

@@ -55,14 +55,16 @@ struct RunLog {
     ~RunLog() { if (file >= 0) close(file); }
 
     // resumed: the step of the checkpoint this run goes on from, or -1 for a new run, which puts an older log of
-    // that name aside as NAME.old. An empty path means no log.
+    // that name aside as NAME.old, NAME.old2, ... An empty path means no log.
     void open(const std::string &name, const Options &options, int64_t resumed = -1, const RunFacts &facts = {}) {
         if (name.empty()) return;
         path = name;
         struct stat info;
         bool old = !stat(path.c_str(), &info) && S_ISREG(info.st_mode) && info.st_size > 0;
-        if (old && resumed < 0 && rename(path.c_str(), (path + ".old").c_str()))
-            fail("--log %s exists and cannot be renamed to %s.old (%s); pass another name", path.c_str(), path.c_str(), strerror(errno));
+        std::string aside = path + ".old";
+        for (int i = 2; !access(aside.c_str(), F_OK); i++) aside = path + ".old" + std::to_string(i);
+        if (old && resumed < 0 && rename(path.c_str(), aside.c_str()))
+            fail("--log %s exists and cannot be renamed to %s (%s); pass another name", path.c_str(), aside.c_str(), strerror(errno));
         if (old && resumed >= 0) keep_until(resumed);
         file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
         if (file < 0) fail("--log %s cannot be written (%s); pass a file in a folder that exists", path.c_str(), strerror(errno));
@@ -96,8 +98,10 @@ struct RunLog {
     void keep_until(int64_t last) {
         std::ifstream in(path);
         if (!in) fail("--log %s exists and cannot be read (%s); pass another name", path.c_str(), strerror(errno));
-        OutputFile out(path);
         std::string line;
+        if (!std::getline(in, line) || line.compare(0, 11, "{\"program\":")) fail("--log %s exists and is not the log of a run; pass another name", path.c_str());
+        in.clear(), in.seekg(0);
+        OutputFile out(path);
         while (std::getline(in, line) && !in.eof()) {  // eof: the last line has no newline
             long long step = 0;
             sscanf(line.c_str(), " { \"step\" : %lld", &step);

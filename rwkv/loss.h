@@ -66,7 +66,7 @@ struct Head {
     const floatX *bias = nullptr;                // (stride), set by a model that has one, with its gradient
     real *dbias = nullptr, *partial;
 
-    void plan(Arena &arena, int BT, int vocab, int channels, bool has_bias = false) {
+    void plan(Arena &arena, int64_t BT, int vocab, int channels, bool has_bias = false) {
         V = vocab, C = channels, stride = padded_vocab(V);
         rows = std::min<int64_t>(BT, std::max<int64_t>(1, MOST / stride));
         arena.plan("logits", &logits, (int64_t)rows * stride);

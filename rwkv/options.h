@@ -38,11 +38,13 @@ struct Option {
     Option(const char *name, std::string *v, const char *def, const char *choices, const char *help)
         : type(TEXT), name(name), variable(v), fallback(def), choices(choices), help(help) { *v = def; }
 
-    // Reads the value from its text; throws Usage naming the option, the value and what is allowed.
+    // Reads the value from its text, which may be text() of another run; throws Usage naming the option, the value and
+    // what is allowed.
     void set(const std::string &text) {
         char *end;
         errno = 0;
-        if (type == INT) {
+        if (type == FLAG) *(bool *)variable = text == "on";
+        else if (type == INT) {
             long long v = strtoll(text.c_str(), &end, 10);
             if (text.empty() || *end) usage_fail("--%s takes a whole number, not '%s'", name, text.c_str());
             if (errno == ERANGE || v < min || v > max) usage_fail("--%s is %s, but must be from %.0f to %.0f", name, text.c_str(), min, max);
@@ -97,8 +99,9 @@ struct Options {
                 if (eq != std::string::npos) usage_fail("--%s is a switch and takes no value", o->name);
                 *(bool *)o->variable = true;
             } else if (eq != std::string::npos) o->set(word.substr(eq + 1));
-            else if (++i < argc) o->set(argv[i]);
-            else usage_fail("--%s needs a value: %s", o->name, o->help);
+            else if (++i == argc) usage_fail("--%s needs a value: %s", o->name, o->help);
+            else if (!strncmp(argv[i], "--", 2) && find(argv[i] + 2)) usage_fail("--%s needs a value before %s; if that is the value, write --%s=%s", o->name, argv[i], o->name, argv[i]);
+            else o->set(argv[i]);
         }
     }
     void help() const {

@@ -187,6 +187,7 @@ struct Parameters {
     std::vector<real> read(const TensorFile &file, const std::string &prefix = "") const {
         std::vector<real> host(table.total);
         for (const Tensor &t : table.tensors) {
+            if (file.get(prefix + t.name).dtype == DType::I8) fail("%s is int8, which is for running a model only; run_rwkv convert --dtype fp32 makes numbers of it that can be trained", file.path.c_str());
             file.read(prefix + t.name, t.in_file(), host.data() + t.offset);
             if (t.row->transposed) transpose(host.data() + t.offset, t.shape[1], t.shape[0]);
         }

@@ -22,8 +22,9 @@
        forward(ModelInput), loss(), backward(), head, head_w, weight(), x_out, stream
    defines: TrainDefaults, Trainer, train_main */
 #pragma once
-#include <csignal>
 #include <chrono>
+#include <climits>
+#include <csignal>
 #include <memory>
 #include "adamw.h"
 #include "checkpoint.h"
@@ -66,7 +67,7 @@ struct TrainOptions {
             {"order", &order, "shuffled", "shuffled|official", "of the samples: ours, or that of RWKV-LM's trainer (one file)"},
             {"out", &out, "", "", "folder for checkpoints; without it nothing is saved"},
             {"load", &load, "", "", "start from these weights: .safetensors, .pth or a checkpoint folder"},
-            {"resume", &resume, "go on from the last good checkpoint in --out"},
+            {"resume", &resume, "go on from the last good checkpoint in --out, with the options that it was started with"},
             {"tune", &tune, "weights", recurrent ? "weights|lora|state" : "weights|lora", "what is trained; all but the weights need --load"},
             {"rank", &rank, 16, 1, 4096, "of the matrices that --tune lora adds"},
             {"alpha", &alpha, 32, 0, 1e6, "their weight is this over the rank"},
@@ -75,7 +76,7 @@ struct TrainOptions {
             {"dim", &dim, 128, 1, 65536, "channels (C)"},
             {"ffn", &ffn, 0, 0, 1 << 20, "channels of the feed-forward layer (F); 0: the model's own rule"},
             {"ctx", &ctx, 64, 1, 1 << 24, "tokens per sequence (T)"},
-            {"batch", &batch, 16, 1, 65536, "sequences per micro-step (B)"},
+            {"batch", &batch, 16, 1, 65535, "sequences per micro-step (B)"},
             {"accum", &accum, 1, 1, 65536, "micro-steps whose gradients are summed into one step"},
             {"chunk", &chunk, 0, 0, 1 << 24, "run a sequence this many tokens at a time, carrying the state; 0: all at once"},
             {"bptt", &bptt, "full", "full|truncated", "with --chunk: gradients through the state, or not"},
@@ -100,7 +101,7 @@ struct TrainOptions {
             {"prompt", &prompt, "", "", "what a sample goes on from [end-of-text, or a line break]"},
             {"temperature", &temperature, 1, 0, 100, "of samples; 0: always the likeliest token"},
             {"top-p", &top_p, 0.9, 0, 1, "of samples: only the likeliest tokens that make up this share"},
-            {"save-every", &save_every, 0, 0, 1e12, "steps between checkpoints; 0: only at the end"},
+            {"save-every", &save_every, 1000, 0, 1e12, "steps between checkpoints; 0: only at the end"},
             {"keep", &keep, 2, 1, 1e9, "checkpoints to keep"},
             {"log", &log, "", "", "write a JSON line per step to this file"},
         };
@@ -165,6 +166,7 @@ template<class Model> struct Trainer {
     Adapters lora;
     std::unique_ptr<Model> model;
     std::unique_ptr<Tokenizer> tokenizer;
+    std::string tokenizer_path;
     Arena arena;
     cudaStream_t stream = 0;
     int B, T, TC, chunks;                        // TC: tokens per chunk
@@ -199,6 +201,7 @@ template<class Model> struct Trainer {
     std::unique_ptr<Prefetcher> batches;
     TokenizerId made_with;                       // what the shards were made with
     RunLog run_log;
+    DirectoryLock out_lock;
 
     bool tunes(const char *what) const { return o.tune == what; }
     Parameters &trained() { return tunes("weights") ? p : tuned; }  // what the optimizer works on
@@ -366,16 +369,16 @@ template<class Model> struct Trainer {
         Results r = {(real)(host_results->loss / count), host_results->norm};
         bool finite = std::isfinite(r.norm);
         if (!std::isfinite(r.loss) || (!finite && !scaled)) stop_at_nan(r);
-        if (scaled) adapt_loss_scale(finite);
+        if (scaled) adapt_loss_scale(finite, count);
         updates += finite, step++;
         return r;
     }
     // fp16: gradients are computed times a scale that keeps them in range. One overflow halves it and skips the
-    // update; 2000 good steps double it.
-    void adapt_loss_scale(bool finite) {
+    // update; 2000 good steps double it. The gradient of a token is at most scale / count, which fp16 must hold.
+    void adapt_loss_scale(bool finite, double count) {
         good_steps = finite ? good_steps + 1 : 0;
         if (!finite) loss_scale /= 2;
-        else if (good_steps % 2000 == 0) loss_scale = std::min(loss_scale * 2, 65536.0);
+        else if (good_steps % 2000 == 0) loss_scale = std::min(loss_scale * 2, 32768 * count);
         if (loss_scale < 1.0 / (1 << 14)) fail("step %lld: gradients overflow fp16 at every loss scale down to %g; lower --lr, or use bf16 or fp32", (long long)step, loss_scale);
         if (!finite) fprintf(stderr, "step %lld: gradient overflow, step skipped, loss scale now %g\n", (long long)step, loss_scale);
     }
@@ -505,21 +508,25 @@ template<class Model> struct Trainer {
         std::string ours = format("%016llx", (unsigned long long)made_with.hash);
         if (i != file.metadata.end() && made_with.hash && i->second != std::string(16, '0') && i->second != ours)
             fail("%s was trained with another tokenizer (%s) than that of %s (%s); prepare the text with that model's .tok", file.path.c_str(),
-                 file.metadata.at("tokenizer").c_str(), o.train.c_str(), made_with.kind.c_str());
+                 file.metadata.count("tokenizer") ? file.metadata.at("tokenizer").c_str() : "unnamed", o.train.c_str(), made_with.kind.c_str());
     }
 
     // ---------------------------------------------------------------- the program
     void setup(int argc, char **argv) {
         options.parse(argc, argv);
+        std::string resumed = o.resume && !o.out.empty() ? latest_checkpoint(o.out) : "";
+        if (!resumed.empty()) adopt_options(resumed + "/train_state.safetensors");
+        if (!options.given("lr-final")) o.lr_final = std::min(o.lr_final, o.lr);
         if (o.train.empty()) usage_fail("--train is missing: a shard that ./prepare wrote, such as data/NAME_train.bin");
         if (o.resume && o.out.empty()) usage_fail("--resume needs --out, the folder of the run");
         if (!tunes("weights") && o.load.empty()) usage_fail("--tune %s needs --load, the model that stays as it is", o.tune.c_str());
         if (o.resume && !o.load.empty() && tunes("weights")) usage_fail("--resume and --load exclude each other: one goes on with a run, the other starts from its weights");
         if (o.warmup > o.steps) usage_fail("--warmup is %lld, but must not exceed --steps, %lld", (long long)o.warmup, (long long)o.steps);
+        if (o.batch * o.ctx > INT_MAX) usage_fail("--batch %lld times --ctx %lld is more than 2^31 tokens at once; lower --batch and raise --accum", (long long)o.batch, (long long)o.ctx);
         device_init();
         B = o.batch, T = o.ctx, TC = o.chunk ? std::min(o.chunk, o.ctx) : o.ctx, chunks = ceil_div(T, TC);
         train_data.reset(new Loader(o.train, T, o.order == "official" ? Loader::OFFICIAL : Loader::SHUFFLED, o.seed));
-        batches.reset(new Prefetcher(*train_data, B));
+        train_data->batches(B);
         if (!o.val.empty()) val_data.reset(new Loader(o.val, T, Loader::IN_ORDER)), val_data->batches(B);
         made_with = train_data->made_with;
         bool pair = !made_with.vocab && made_with.eot == 0;  // RWKV-LM's .bin and .idx do not say; llm.c's shards neither: they are GPT-2's
@@ -529,10 +536,9 @@ template<class Model> struct Trainer {
         load_tokenizer_for_samples();
         if (pair && tokenizer) made_with = {tokenizer->hash, tokenizer->vocab, 0, tokenizer->kind};
 
-        std::string resumed = o.resume ? latest_checkpoint(o.out) : "";
+        if (!o.out.empty() && resumed.empty() && !list_checkpoints(o.out).empty())
+            fail(o.resume ? "all checkpoints in --out %s are damaged; remove them, or name another folder" : "--out %s already holds a run; add --resume to go on with it, or name another folder", o.out.c_str());
         if (o.resume && resumed.empty()) printf("no checkpoint in %s yet: starting from scratch\n", o.out.c_str());
-        if (!o.resume && !o.out.empty() && !latest_checkpoint(o.out).empty())
-            fail("--out %s already holds a run; add --resume to go on with it, or name another folder", o.out.c_str());
         std::string source = !resumed.empty() && tunes("weights") ? resumed + "/model.safetensors" : o.load.empty() ? "" : weights_file(o.load);
         std::unique_ptr<TensorFile> file(source.empty() ? nullptr : new TensorFile(source));
         if (file) check_tokenizer(*file);
@@ -545,19 +551,42 @@ template<class Model> struct Trainer {
         const Shape &s = p.table.s;
         train_data->check_ids(s.V);
         if (val_data) val_data->check_ids(s.V);
+        if (tokenizer && tokenizer->vocab > s.V) fail("the tokenizer for samples has %d tokens, but the model has %d; pass --tokenizer with the one of %s, or --sample-tokens 0", tokenizer->vocab, s.V, o.train.c_str());
         printf("%s\n", options.echo().c_str());
         printf("%s: L%d C%d F%d V%d, %s parameters, " PRECISION_NAME " on %s\n", Model::kind, s.L, s.C, s.F, s.V, thousands(p.table.count).c_str(), device().name);
         printf("data: %s training tokens%s, batch %d x %d x %lld, %s tokens a step\n", thousands(train_data->tokens).c_str(),
                val_data ? format(", %s validation tokens", thousands(val_data->tokens).c_str()).c_str() : "", B, T, (long long)o.accum, thousands((int64_t)B * T * o.accum).c_str());
         if (scaled) loss_scale = 65536;
         allocate();
-        if (resumed.empty() || !tunes("weights")) set_weights(file ? p.read(*file) : p.initial(o.seed, o.lr));
+        batches.reset(new Prefetcher(*train_data, B));
+        if (resumed.empty() || !tunes("weights")) set_weights(file ? read_weights(*file) : p.initial(o.seed, o.lr));
+        if (!o.out.empty()) out_lock.take(o.out);
+        if (!o.out.empty() && tokenizer) {  // a model needs it for ever, and the shards' may be replaced
+            MappedFile from(tokenizer_path);
+            OutputFile to(o.out + "/tokenizer.tok");
+            to.write(from.data, from.size), to.commit();
+        }
         if (file && source != resumed + "/model.safetensors") printf("loaded %s\n", source.c_str());
         if (!tunes("weights")) set_tuned(tuned.initial(o.seed, o.lr)), printf("training %s parameters (--tune %s)\n", thousands(tuned.table.count).c_str(), o.tune.c_str());
         if (!resumed.empty()) restore(resumed), printf("resumed from %s, step %lld\n", resumed.c_str(), (long long)step);
         RunFacts facts = {Model::kind, format("L%d C%d F%d V%d", s.L, s.C, s.F, s.V), PRECISION_NAME, device().name, made_with.kind,
                           format("%016llx", (unsigned long long)made_with.hash), p.table.count, (int64_t)arena.total};
         run_log.open(o.log, options, o.resume && !resumed.empty() ? step : -1, facts);
+    }
+    // What is not on the command line of --resume is as it was when the run began.
+    void adopt_options(const std::string &path) {
+        TensorFile state(path);
+        for (Option &option : options.table) {
+            auto before = state.metadata.find(std::string("option.") + option.name);
+            if (before != state.metadata.end() && !option.given) option.set(before->second);
+        }
+    }
+    std::vector<real> read_weights(const TensorFile &file) {
+        std::vector<real> w = p.read(file);
+        for (const Tensor &t : p.table.tensors)
+            if (!std::all_of(w.begin() + t.offset, w.begin() + t.offset + t.count, [](real x) { return std::isfinite(x); }))
+                fail("%s: %s is not finite; the file is damaged, or the run that wrote it had failed", file.path.c_str(), t.name.c_str());
+        return w;
     }
     // data/x_train.bin or data/x_train_000003.bin -> data/x.tok; of a pair, data/x.bin or data/x -> data/x.tok
     void load_tokenizer_for_samples() {
@@ -570,7 +599,7 @@ template<class Model> struct Trainer {
             if (o.sample_tokens) printf("no tokenizer beside %s: no samples (--tokenizer names one)\n", o.train.c_str());
             return;
         }
-        tokenizer = load_tokenizer(path);
+        tokenizer = load_tokenizer(tokenizer_path = path);
         if (made_with.hash && tokenizer->hash != made_with.hash) fail("%s is not the tokenizer that %s was made with", path.c_str(), o.train.c_str());
     }
     void first_loss_check(double loss) {
@@ -586,8 +615,11 @@ template<class Model> struct Trainer {
         progress.note(format("step %lld  validation loss %.4f%s", (long long)step, loss, std::isnan(bits) ? "" : format(" nats per token, %.4f bits per byte", bits).c_str()));
     }
     int run(int argc, char **argv) {
+        signal(SIGPIPE, SIG_IGN);  // who reads along may leave
         setup(argc, argv);
-        for (int s : {SIGINT, SIGTERM}) signal(s, [](int) { stop_signal() = 1; });
+        for (int s : {SIGINT, SIGTERM, SIGHUP})
+            if (signal(s, [](int) { stop_signal() = 1; }) == SIG_IGN) signal(s, SIG_IGN);  // nohup
+        if (step >= o.steps) printf("nothing left to do: the run is at step %lld, and --steps is %lld\n", (long long)step, (long long)o.steps);
         Schedule schedule{o.schedule, o.lr, o.lr_final, o.warmup, o.steps};
         Progress progress(o.steps, std::max<int64_t>(1, o.steps / 50), step * o.accum * B * T);
         while (step < o.steps && !stop_signal()) {
@@ -600,17 +632,22 @@ template<class Model> struct Trainer {
             StepLine line = {step, step * step_tokens, r.loss, host_numbers->lr, r.norm, ms, step_tokens / ms * 1000};
             run_log.step(line);
             progress.step(line);
-            bool last = step == o.steps || stop_signal();
+            bool last = step == o.steps;
+            if (last || stop_signal()) {
+                save();  // before all that takes time
+                for (int s : {SIGINT, SIGTERM, SIGHUP}) signal(s, SIG_DFL);
+            }
             if (val_data && (last || (o.eval_every && step % o.eval_every == 0))) evaluate(progress);
             if (tokenizer && o.sample_tokens && (last || (o.sample_every && step % o.sample_every == 0))) {
                 std::string text = sample();
                 run_log.sample(step, text);
                 progress.note(format("--- sample at step %lld ---\n%s\n---", (long long)step, text.c_str()));
             }
-            if (o.save_every && step % o.save_every == 0) save();
+            if (o.save_every && step % o.save_every == 0 && saved != step) save();
         }
         if (saved != step) save();
         if (stop_signal()) printf("stopped at step %lld%s\n", (long long)step, o.out.empty() ? "" : format("; saved, go on with --resume").c_str());
+        if (fflush(stdout) || ferror(stdout)) (void)!freopen("/dev/null", "w", stdout);  // a run has not failed because nobody saw it
         return 0;
     }
 };

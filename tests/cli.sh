@@ -10,7 +10,7 @@ if "${train[@]}" --steps 60 --out "$dir/run" --save-every 7 --log "$dir/run.json
 grep -q 'bits per byte' "$dir/out" && grep -q -- '--- sample' "$dir/out" && ok "it printed bits per byte and a sample" || bad "it printed no bits per byte or no sample"
 first=$(grep -m1 '"step":1,' "$dir/run.jsonl" | sed -E 's/.*"loss":([0-9.]+).*/\1/') last=$(grep '"loss"' "$dir/run.jsonl" | tail -1 | sed -E 's/.*"loss":([0-9.]+).*/\1/')
 awk -v a="$first" -v b="$last" 'BEGIN { exit !(a > 5.3 && a < 5.8 && b < a - 2) }' && ok "the loss falls from ln 256" || bad "the loss went from $first to $last"
-[ "$(ls "$dir/run")" = "$(printf 'step_00000056\nstep_00000060')" ] && ok "--keep 2 left the last two checkpoints" || bad "checkpoints: $(ls "$dir/run" | tr '\n' ' ')"
+[ "$(cd "$dir/run" && echo *)" = "step_00000056 step_00000060 tokenizer.tok" ] && ok "--keep 2 left the last two checkpoints" || bad "checkpoints: $(ls "$dir/run" | tr '\n' ' ')"
 
 # ---- killed and resumed = undisturbed, to the byte
 "${train[@]}" --steps 60 --out "$dir/killed" --save-every 7 --log "$dir/killed.jsonl" >/dev/null 2>&1 & pid=$!
@@ -27,6 +27,19 @@ diff <(strip "$dir/run.jsonl") <(strip "$dir/killed.jsonl") >/dev/null && ok "it
 until grep -q '"step":5,' "$dir/term.jsonl" 2>/dev/null || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
 kill -TERM $pid; wait $pid; rc=$?
 [ $rc -eq 0 ] && ls "$dir/term" | grep -q step_ && ok "SIGTERM saves and exits with 0" || bad "SIGTERM: exit code $rc"
+mkdir "$dir/bare" && cp -r "$dir/run/step_00000056" "$dir/bare/"
+"$bin/train_rwkv" --out "$dir/bare" --resume >"$dir/out" 2>&1
+cmp -s "$dir/run/step_00000060/model.safetensors" "$dir/bare/step_00000060/model.safetensors" && ok "--resume and --out are enough: the other options are those of the run" || bad "a bare --resume" "$(tail -2 "$dir/out")"
+"$bin/train_rwkv" --out "$dir/bare" --resume >"$dir/out" 2>&1
+says "a run that is at its end says so" "$(cat "$dir/out")" "nothing left to do"
+"${train[@]}" --steps 1000000 --out "$dir/lock" --log "$dir/lock.jsonl" >/dev/null 2>&1 & pid=$!
+until grep -q '"step":2,' "$dir/lock.jsonl" 2>/dev/null || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
+fails 1 "another run is writing" "${train[@]}" --steps 5 --out "$dir/lock"
+kill -HUP $pid; wait $pid; rc=$?
+[ $rc -eq 0 ] && ls "$dir/lock" | grep -q step_ && ok "a closed terminal (SIGHUP) saves, too" || bad "SIGHUP: exit code $rc"
+"${train[@]}" --steps 300 --out "$dir/pipe" 2>"$dir/stderr" | head -1 >/dev/null
+rc=${PIPESTATUS[0]}
+[ "$rc" -eq 0 ] && [ -d "$dir/pipe/step_00000300" ] && [ ! -s "$dir/stderr" ] && ok "who reads along may leave: the run goes on" || bad "| head -1: exit code $rc" "$(cat "$dir/stderr")"
 printf x | dd of="$dir/run/step_00000060/model.safetensors" bs=1 seek=9000 conv=notrunc 2>/dev/null
 "${train[@]}" --steps 61 --out "$dir/run" --resume >"$dir/out" 2>&1
 grep -q 'step_00000056, step 56' "$dir/out" && ok "a damaged checkpoint is named and the one before it used" || bad "a damaged checkpoint" "$(tail -2 "$dir/out")"
@@ -44,6 +57,9 @@ close "$dir/whole.jsonl" "$dir/truncated.jsonl" 0.05 && ! close "$dir/whole.json
 "${train[@]}" --steps 8 --batch 4 --recompute 2 --log "$dir/recompute.jsonl" >/dev/null 2>&1
 close "$dir/whole.jsonl" "$dir/recompute.jsonl" 0 && ok "--recompute 2: the same losses" || bad "recompute changes the losses"
 "${train[@]}" --steps 3 --load "$dir/killed" --log "$dir/load.jsonl" >"$dir/out" 2>&1 && awk -v l="$(losses "$dir/load.jsonl" | head -1)" -v b="$last" 'BEGIN { exit !(l < b + 0.5) }' && ok "--load goes on from a run's weights" || bad "--load" "$(tail -1 "$dir/out")"
+
+CUDA_CPU_SMS=132 "$bin/train_rwkv" --train "$dir/t_train.bin" --layers 1 --dim 16 --batch 16 --ctx 1552 --chunk 1024 --steps 1 --sample-tokens 0 >"$dir/out" 2>&1
+says "a last chunk that is shorter, on a device with many multiprocessors" "$?" 0
 
 # ---- the other trainers: they learn, and resumed = undisturbed
 declare -A own=([rwkv7]="--head-size 16" [gpt2]="--heads 2 --dropout 0.1")
@@ -88,6 +104,17 @@ fails 2 "--batch is 0" "${t[@]}" --batch 0
 fails 2 "--lr takes a number" "${t[@]}" --lr fast
 fails 2 "--schedule is 'sine'" "${t[@]}" --schedule sine
 fails 2 "--warmup is 5" "${t[@]}" --warmup 5
+fails 2 "--out needs a value" "${t[@]}" --out --resume
+fails 2 "more than 2^31" "${t[@]}" --ctx 1000000 --batch 3000
+fails 1 "cannot create the directory" "${t[@]}" --out /dev/null/x
+echo "my notes" >"$dir/notes.txt"
+fails 1 "is not the log of a run" "$bin/train_rwkv" --out "$dir/bare" --resume --log "$dir/notes.txt"
+mkdir "$dir/damaged" && cp -r "$dir/killed/step_00000056" "$dir/damaged/" && truncate -s 1000 "$dir"/damaged/*/model.safetensors
+fails 1 "are damaged" "${t[@]}" --out "$dir/damaged" --resume
+fails 1 "already holds a run" "${t[@]}" --out "$dir/damaged"
+fails 1 "File too large" bash -c 'ulimit -f 20 && exec "$@"' bash "${train[@]}" --steps 2 --out "$dir/small"
+"$bin/train_rwkv" --train "$dir/t_train.bin" --lr 1e-6 --steps 4 --log "$dir/low.jsonl" >/dev/null 2>&1
+grep -o '"lr":[0-9.e-]*' "$dir/low.jsonl" | cut -d: -f2 | awk '$1 > 1e-6 { exit 1 }' && ok "the learning rate never rises above --lr" || bad "the learning rate rises above --lr" "$(cat "$dir/low.jsonl")"
 fails 2 "--resume needs --out" "${t[@]}" --resume
 fails 2 "is given twice" "${t[@]}" --lr 1 --lr 2
 fails 2 "--doc-reset needs" "${t[@]}" --doc-reset
@@ -103,7 +130,11 @@ fails 1 "cut.safetensors" "${t[@]}" --load "$dir/cut.safetensors"
 cp "$dir/killed/step_00000060/model.safetensors" "$dir/nan.safetensors"
 printf '\x00\x00\xc0\x7f' | dd of="$dir/nan.safetensors" bs=1 seek=$(($(stat -c %s "$dir/nan.safetensors") - 4)) conv=notrunc 2>/dev/null
 fails 1 "head.weight is not finite" "${t[@]}" --load "$dir/nan.safetensors" --out "$dir/nan"
-[ ! -e "$dir/nan" ] && ok "a run that hits NaN saves nothing" || bad "a run that hit NaN saved something"
+"$bin/run_rwkv" convert --model "$dir/killed" --out "$dir/int8.safetensors" --dtype int8 >/dev/null 2>&1
+fails 1 "is int8" "${t[@]}" --load "$dir/int8.safetensors"
+printf '\xff\xff\x7f\x7f' | dd of="$dir/nan.safetensors" bs=1 seek=$(($(stat -c %s "$dir/nan.safetensors") - 4)) conv=notrunc 2>/dev/null  # the largest number
+fails 1 "nothing was overwritten" "${t[@]}" --load "$dir/nan.safetensors" --out "$dir/nan"
+ls "$dir/nan" | grep -q step_ && bad "a run that hit NaN saved something" || ok "a run that hits NaN saves nothing"
 fails 1 "device memory" "${t[@]}" --layers 900 --dim 16384
 "$tools/prepare" "$dir/text.txt" --tokenizer char --out "$dir/c" >/dev/null
 fails 1 "another tokenizer" "$bin/train_rwkv" --train "$dir/c_train.bin" --val "$dir/t_val.bin" --steps 2
