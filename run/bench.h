@@ -92,6 +92,7 @@ inline int bench_main(int argc, char **argv) {
     options.parse(argc, argv);
     if (random.empty() == m.model.empty()) usage_fail("either --model or --random must be given");
     std::vector<int> prefill = numbers_of(lengths, "prefill"), batch = numbers_of(batches, "batch"), position = numbers_of(positions, "positions");
+    check_outputs(options, {"json"}, {"model", "tokenizer"});
     int most = *std::max_element(batch.begin(), batch.end());
     std::unique_ptr<Engine> e(random.empty() ? m.open(most).release() : Engine::random(random, m.engine_options(most)));
     const ModelInfo &info = e->info;

@@ -177,6 +177,7 @@ inline int chat_main(int argc, char **argv) {
     table.insert(table.end(), text.begin(), text.end());
     Options options(argv[0], "a conversation with a model; /help inside it", table);
     options.parse(argc, argv);
+    check_outputs(options, {"state-out"}, {"model", "tokenizer", "state-in"});
     std::unique_ptr<Engine> e = m.open();
     std::unique_ptr<Tokenizer> t = e->tokenizer(m.tokenizer);
     penalties_for(*t, options, o);

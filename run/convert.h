@@ -12,6 +12,7 @@
    complete or not at all, and an existing file is never overwritten.   defines: Conversion, convert_main, info_main */
 #pragma once
 #include "../rwkv/pth_write.h"
+#include "output.h"
 #include "weights.h"
 
 // ------------------------------------------------------------------------------------------------
@@ -118,6 +119,7 @@ inline void convert_file(const std::string &in, const std::string &out, const st
     auto ends = [&](const char *s) { return out.size() > strlen(s) && !out.compare(out.size() - strlen(s), strlen(s), s); };
     if (!ends(".pth") && !ends(".safetensors")) usage_fail("--out is %s, but must end in .safetensors or .pth", out.c_str());
     if (!access(out.c_str(), F_OK)) fail("--out %s exists already and is not overwritten; remove it or choose another name", out.c_str());
+    check_writable("out", out);
     std::optional<DType> to;
     for (auto &t : types) if (dtype == t.first) to = t.second;
     if (to && *to == DType::I8 && ends(".pth")) usage_fail("--dtype int8 is written as .safetensors, not as %s", out.c_str());
@@ -218,6 +220,7 @@ inline int info_main(int argc, char **argv) {
     });
     options.parse(argc, argv);
     if (in.empty()) usage_fail("--model is missing; run_rwkv info --help lists the options");
+    check_outputs(options, {"half-lives"}, {"model"});
     TensorFile file(weights_file(in));
     std::string why;
     std::optional<ModelInfo> m = model_if_any(file, &why);

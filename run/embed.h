@@ -146,6 +146,7 @@ inline int embed_main(int argc, char **argv) {
     if (out.empty() == compare.empty()) usage_fail("pass --out or --compare");
     if (!out.empty() && !ends(".npy") && !ends(".jsonl")) usage_fail("--out is %s, but must end in .npy or .jsonl", out.c_str());
     if (layer >= 0 && what == "hidden") usage_fail("--layer does not go with --what hidden, which is behind all layers");
+    check_outputs(options, {"out"}, {"model", "tokenizer", "lines"});
     MappedFile file(lines);
     std::vector<std::string_view> a = lines_of(file);
     std::unique_ptr<Engine> engine(m.open());

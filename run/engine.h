@@ -12,6 +12,7 @@
    the model's fingerprint; official tuned states (blocks.N.att.time_state) load too.
    defines: EngineOptions, Engine, ModelOptions */
 #pragma once
+#include "output.h"
 #include "rwkv4.h"
 #include "rwkv5.h"
 #include "rwkv6.h"
@@ -81,6 +82,7 @@ struct Engine {
     void set_state(real *state, const std::vector<real> &host) { cudaCheck(cudaMemcpy(state, host.data(), state_size() * sizeof(real), cudaMemcpyHostToDevice)); }
     // `about` is kept in the file and returned by load_state: what the text so far was, for chat
     void save_state(const std::string &path, const real *state, std::map<std::string, std::string> about = {}) const {
+        check_state_target(path);
         std::vector<real> host = get_state(state);
         std::vector<TensorView> views;
         for (const StatePart &p : parts) views.emplace_back(p.name, dtype_of<real>, p.shape, host.data() + p.offset);

@@ -232,6 +232,7 @@ inline int eval_main(int argc, char **argv) {
     if (text.empty() && (options.given("ctx") || options.given("positions") || options.given("bucket"))) usage_fail("--ctx, --positions and --bucket belong to --text");
     if (!text.empty() && options.given("limit")) usage_fail("--limit counts examples of --lambada and --hellaswag");
     if (options.given("bucket") && positions.empty()) usage_fail("--bucket needs --positions");
+    check_outputs(options, {"positions"}, {"model", "tokenizer", "text"});
     std::unique_ptr<Engine> engine(m.open());
     std::unique_ptr<Tokenizer> tokenizer = engine->tokenizer(m.tokenizer);
     Scorer s(*engine, *tokenizer);

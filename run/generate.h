@@ -215,6 +215,7 @@ inline int generate_main(int argc, char **argv) {
     options.parse(argc, argv);
     if (options.given("prompt") + options.given("prompt-file") + options.given("batch") > 1) usage_fail("--prompt, --prompt-file and --batch exclude each other");
     if (!o.batch.empty() && !o.state_out.empty()) usage_fail("--state-out is of one text, and --batch writes many");
+    check_outputs(options, {"state-out"}, {"model", "tokenizer", "prompt-file", "state-in"});
     std::vector<std::string> prompts;
     if (!o.batch.empty()) prompts = read_prompts(o.batch);
     int places = std::min<size_t>(o.batch_size, std::max<size_t>(1, prompts.size()));

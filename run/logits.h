@@ -34,6 +34,7 @@ inline int logits_main(int argc, char **argv) {
     options.parse(argc, argv);
     if (ids_file.empty()) usage_fail("--ids is missing: a file of token ids");
     if (out.empty()) usage_fail("--out is missing: where to write the logits");
+    check_outputs(options, {"out", "state-out"}, {"model", "tokenizer", "ids", "state-in"});
     std::unique_ptr<Engine> e = m.open();
     std::vector<int> ids = read_ids(ids_file, e->info);
     real *state = e->new_states(1);

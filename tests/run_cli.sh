@@ -149,6 +149,35 @@ fails 1 "GGUF" "$run" generate --model "$dir/m.gguf" --prompt x
 head -c 30000 "$model" >"$dir/cut.safetensors"
 fails 1 "cut short" "$run" generate --model "$dir/cut.safetensors" --prompt x
 
+# ---- outputs: no input is overwritten, and what cannot be written is said before the model is loaded
+cp "$dir/x.pth" "$dir/m.pth"; cp "$dir/a.jsonl" "$dir/in.jsonl"; cp "$dir/t.tok" "$dir/m.tok"; ln -s m.pth "$dir/link"
+mm=(--model "$dir/m.pth" --tokenizer "$dir/m.tok") read_files=("$dir"/{m.pth,m.tok,new.txt,prompts,ids,in.jsonl,s})
+before=$(sha256sum "${read_files[@]}")
+fails 1 "--state-out and --model" "$run" generate "${mm[@]}" --prompt x --state-out "$dir/m.pth"
+fails 1 "--state-out and --model" "$run" generate "${mm[@]}" --prompt x --state-out "$dir/far/../link"
+fails 1 "--state-out and --model" "$run" generate --model "$dir/run" --prompt x --state-out "$model"
+fails 1 "--state-out and --tokenizer" "$run" generate "${mm[@]}" --prompt x --state-out "$dir/m.tok"
+fails 1 "--state-out and --prompt-file" "$run" generate "${mm[@]}" --prompt-file "$dir/prompts" --state-out "$dir/prompts"
+fails 1 "is no state of run_rwkv" "$run" generate "${m[@]}" --prompt x --state-out "$dir/m.pth"
+fails 1 "--state-out and --model" "$run" chat "${mm[@]}" --state-out "$dir/m.pth"
+fails 1 "--json and --model" "$run" bench "${mm[@]}" --json "$dir/m.pth"
+fails 1 "--positions and --text" "$run" eval "${mm[@]}" --text "$dir/new.txt" --positions "$dir/new.txt"
+fails 1 "--out and --lines" "$run" embed "${mm[@]}" --lines "$dir/in.jsonl" --out "$dir/in.jsonl"
+fails 1 "--out and --ids" "$run" logits "${mm[@]}" --ids "$dir/ids" --out "$dir/ids"
+fails 1 "--out and --state-in" "$run" logits "${mm[@]}" --ids "$dir/ids" --state-in "$dir/s" --out "$dir/s"
+fails 1 "--state-out and --out" "$run" logits "${mm[@]}" --ids "$dir/ids" --out "$dir/n" --state-out "$dir/./n"
+fails 1 "--half-lives and --model" "$run" info --model "$dir/m.pth" --half-lives "$dir/m.pth"
+same "and no input was overwritten" "$before" "$(sha256sum "${read_files[@]}")"
+cp "$dir/s" "$dir/s3" && gen "${m[@]}" --state-in "$dir/s3" --prompt "me" --tokens 3 --state-out "$dir/s3" >/dev/null
+same "but a state by the state that came of it" "0 1" "$? $(cmp -s "$dir/s" "$dir/s3"; echo $?)"
+for o in "generate --prompt x --state-out" "chat --state-out" "bench --json" "eval --text $dir/new.txt --positions" "embed --lines $dir/a.txt --out" "logits --ids $dir/ids --out" "logits --ids $dir/ids --out $dir/n --state-out"; do
+    read -ra words <<<"$o"
+    fails 1 "$dir/no/x.npy cannot be written" "$run" "${words[@]}" "$dir/no/x.npy" --model "$dir/none.pth"
+done
+mkdir "$dir/folder.npy"
+fails 1 "something that is not a file" "$run" embed --model "$dir/none.pth" --lines "$dir/a.txt" --out "$dir/folder.npy"
+fails 1 "no/x.pth cannot be written" "$run" convert --model "$dir/none.pth" --out "$dir/no/x.pth"
+
 # ---- help
 for c in generate chat logits eval embed convert info bench; do
     "$run" $c --help >"$dir/help" 2>&1 && grep -q -- '--help' "$dir/help" && [ "$(wc -L <"$dir/help")" -le 140 ] || { bad "run_rwkv $c --help" "$(wc -L <"$dir/help") characters wide"; continue; }
