@@ -66,12 +66,13 @@ template<class F> inline double best_seconds(int64_t repeat, F f) {
 }
 inline std::vector<int> numbers_of(const std::string &list, const char *option) {
     std::vector<int> n;
-    for (const char *p = list.c_str(); *p;) {
+    const char *p = list.c_str();
+    do {  // an empty list is no list
         char *end;
         long v = strtol(p, &end, 10);
         if (end == p || v < 1 || v > 1 << 20 || (*end && *end != ',')) usage_fail("--%s is '%s', but must be numbers from 1 to 1048576 with commas between them", option, list.c_str());
         n.push_back((int)v), p = *end ? end + 1 : end;
-    }
+    } while (*p);
     return n;
 }
 

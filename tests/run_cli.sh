@@ -131,6 +131,7 @@ echo '1 2 99999' >"$dir/bad.ids"; echo '1 two' >"$dir/words.ids"
 fails 1 "id 2 is 99999" "$run" logits "${m[@]}" --ids "$dir/bad.ids" --out "$dir/n.bin"
 fails 1 "not a whole number" "$run" logits "${m[@]}" --ids "$dir/words.ids" --out "$dir/n.bin"
 fails 2 "pass one of --text, --lambada and --hellaswag" "$run" eval "${m[@]}"
+for o in prefill batch positions; do fails 2 "--$o is '', but must be numbers" "$run" bench "${m[@]}" --$o ""; done
 fails 2 "--bucket needs --positions" "$run" eval "${m[@]}" --text "$dir/new.txt" --bucket 3
 echo '{"text": 1}' >"$dir/l2.jsonl"
 fails 1 "l2.jsonl, line 1" "$run" eval "${m[@]}" --lambada "$dir/l2.jsonl"
