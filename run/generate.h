@@ -150,10 +150,17 @@ inline std::vector<std::string> read_prompts(const std::string &path) {
     if (prompts.empty()) fail("--batch %s has no lines", path.c_str());
     return prompts;
 }
-// The texts of all prompts, in their order; done(i) is called as they end.
+// The texts of all prompts, in their order
 struct BatchText { std::string prompt, text; int64_t tokens; const char *end; };
 inline std::vector<BatchText> generate_batch(Engine &e, Tokenizer &t, const TextOptions &o, const std::vector<std::string> &prompts, int places, double *prefill_seconds = nullptr) {
-    std::vector<BatchText> out(prompts.size());
+    static const char *const ends[] = {"interrupted", "length", "end", "stop"};
+    std::vector<BatchText> out;
+    std::vector<std::vector<int>> prompt_tokens;  // of all: a wrong prompt is found before the first text is made
+    for (const std::string &prompt : prompts) {
+        std::string what = format("prompt %zu of --batch", prompt_tokens.size() + 1);
+        prompt_tokens.push_back(prompt_ids(t, prompt, what.c_str(), !o.state_in.empty()));
+        out.push_back({prompt, "", 0, ends[Writer::GOING]});
+    }
     struct Place { size_t prompt; std::unique_ptr<Writer> w; int token; };
     std::vector<Place> place;           // those in use are first..: slot[i] is the state of place[i]
     std::vector<int> slot, unused;
@@ -161,20 +168,16 @@ inline std::vector<BatchText> generate_batch(Engine &e, Tokenizer &t, const Text
     if (!o.state_in.empty()) e.load_state(o.state_in, origin);
     for (int i = places; i-- > 0;) unused.push_back(i);
     e.sampling.vocabulary(&t);
-    static const char *const ends[] = {"interrupted", "length", "end", "stop"};
     auto close = [&](Place &p) { out[p.prompt].tokens = p.w->made, out[p.prompt].end = ends[p.w->end]; };
     for (size_t next = 0; (next < prompts.size() || !place.empty()) && !stop_signal();) {
         while (next < prompts.size() && !unused.empty()) {  // a free place: prefill the next prompt
             double start = seconds();
             int s = unused.back();
-            std::string what = format("prompt %zu of --batch", next + 1);
-            std::vector<int> ids = prompt_ids(t, prompts[next], what.c_str(), !o.state_in.empty());
             real *state = states + s * e.state_size();
             e.copy_state(state, origin);
             e.begin_text(s, o.s, o.rng());
-            e.forward(ids.data(), ids.size(), state, Engine::LAST);
+            e.forward(prompt_tokens[next].data(), prompt_tokens[next].size(), state, Engine::LAST);
             Place p = {next, std::make_unique<Writer>(t, o), -1};
-            out[next] = {prompts[next], "", 0, ""};
             if (p.w->end == Writer::GOING) p.token = e.draw(s), p.w->take(p.token, out[next].text);
             if (p.w->end == Writer::GOING) unused.pop_back(), slot.push_back(s), place.push_back(std::move(p));
             else close(p);

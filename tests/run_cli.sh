@@ -119,6 +119,8 @@ fails 2 "--top-p is 2" "$run" generate "${m[@]}" --top-p 2
 fails 2 "exclude each other" "$run" generate "${m[@]}" --prompt a --prompt-file b
 fails 1 "none.pth" "$run" generate --model "$dir/none.pth"
 fails 1 "UTF-8" "$run" generate "${m[@]}" --prompt $'caf\xe9'
+printf 'Once\ncaf\xe9\n' >"$dir/latin1"
+fails 1 "prompt 2 of --batch is not UTF-8" "$run" generate "${m[@]}" --batch "$dir/latin1" --batch-size 1 --tokens 1000000000
 fails 1 "none.txt" "$run" generate "${m[@]}" --prompt-file "$dir/none.txt"
 mkdir -p "$dir/far/away" && cp "$dir/x.pth" "$dir/far/away"
 fails 1 "no tokenizer was found" "$run" generate --model "$dir/far/away/x.pth" --prompt x

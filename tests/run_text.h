@@ -202,6 +202,20 @@ TEST("generate: the same seed gives the same text, another seed another, and a b
     }
 }
 
+TEST("generate: a batch refuses a wrong prompt before the first text; after Ctrl-C every prompt is there, as interrupted") {
+    ScratchDir dir;
+    Engine e(letters_model(dir), quiet());
+    Tokenizer t = letters();
+    TextOptions o = text_options();
+    double prefill = 0;
+    CHECK_ERROR(generate_batch(e, t, o, {"once", "caf\xe9"}, 1, &prefill), "prompt 2 of --batch is not UTF-8");
+    CHECK(prefill == 0, "the first prompt was read");
+    stop_signal() = 1;
+    std::vector<BatchText> out = generate_batch(e, t, o, {"once", "the"}, 1);
+    stop_signal() = 0;
+    for (const BatchText &b : out) CHECK(b.prompt == (&b == &out[0] ? "once" : "the") && b.text.empty() && b.tokens == 0 && b.end == std::string("interrupted"), "'%s' ended with '%s'", b.prompt.c_str(), b.end ? b.end : "(null)");
+}
+
 // ------------------------------------------------------------------------------------------------
 // eval
 
