@@ -49,13 +49,20 @@ public:
             if ((layer < 0 || !p.name.compare(0, prefix.size(), prefix)) && kind != "bb" && kind != "pp" && (kind != "x" || what == STATE)) parts.push_back(p);
         }
     }
-    std::vector<float> operator()(std::string_view line) {
+    std::vector<int> tokens_of(std::string_view line) {
         std::vector<uint32_t> ids;
         if (tokenizer.eot >= 0) ids.push_back(tokenizer.eot);
         tokenizer.encode(line, ids);
-        if (ids.empty()) fail("a line has no token: \"%s\"; remove it", printable(line).c_str());
+        return {ids.begin(), ids.end()};
+    }
+    // Every line must have a token; asked before the first is run
+    void check(const std::string &path, const std::vector<std::string_view> &lines) {
+        for (size_t i = 0; i < lines.size(); i++)
+            if (tokens_of(lines[i]).empty()) fail("%s, line %zu: it has no token: \"%s\"; remove it", path.c_str(), i + 1, printable(lines[i]).c_str());
+    }
+    std::vector<float> operator()(std::string_view line) {
         engine.zero_state(state);
-        std::vector<int> tokens(ids.begin(), ids.end());
+        std::vector<int> tokens = tokens_of(line);
         engine.forward(tokens.data(), tokens.size(), state);
         return what == HIDDEN ? engine.hidden() : numbers_of_state();
     }
@@ -153,12 +160,14 @@ inline int embed_main(int argc, char **argv) {
     if (layer >= engine->info.L) usage_fail("--layer is %lld, but the model has layers 0 to %d", (long long)layer, engine->info.L - 1);
     std::unique_ptr<Tokenizer> tokenizer = engine->tokenizer(m.tokenizer);
     Embedder embed(*engine, *tokenizer, what == "memory" ? Embedder::MEMORY : what == "state" ? Embedder::STATE : Embedder::HIDDEN, layer);
+    embed.check(lines, a);
     if (!out.empty()) {
         write_vectors(out, embed, a);
         printf("%s: %zu vectors\n", out.c_str(), a.size());
     } else {
         MappedFile other(compare);
         std::vector<std::string_view> b = lines_of(other);
+        embed.check(compare, b);
         double share = centroid_accuracy(embed, a, b);
         printf("nearest centroid: %.1f %% of %zu lines (%s) and %zu lines (%s) recognised\n", 100 * share, a.size() / 2, lines.c_str(), b.size() / 2, compare.c_str());
     }

@@ -111,10 +111,10 @@ struct TextScore {
     double word_perplexity() const { return exp(nats / words); }
 };
 
-inline TextScore score_text(Scorer &s, std::string_view text, int64_t ctx, int64_t bucket) {
+inline TextScore score_text(Scorer &s, std::string_view text, int64_t ctx, int64_t bucket, const std::string &name = "the text") {
     std::vector<int> ids = s.encode(text, true);
     int64_t n = (int64_t)ids.size() - 1;
-    if (n < 1) fail("the text has %zu tokens, but at least 2 are needed to predict one", ids.size());
+    if (n < 1) fail("%s has %zu tokens, but at least 2 are needed to predict one", name.c_str(), ids.size());
     TextScore r;
     bool inside = false;
     for (unsigned char c : text) {
@@ -130,7 +130,7 @@ inline TextScore score_text(Scorer &s, std::string_view text, int64_t ctx, int64
             r.bytes += s.tokenizer.bytes(ids[i + at + 1]).size();
         });
     }
-    if (!r.bytes) fail("the text has no bytes that this tokenizer knows");
+    if (!r.bytes) fail("%s has no bytes that this tokenizer knows", name.c_str());
     r.words = std::max<int64_t>(r.words, 1);
     return r;
 }
@@ -186,11 +186,16 @@ inline std::string hellaswag_context(const Json &line) {
     if (!b.empty() && b[0] >= 'a' && b[0] <= 'z') b[0] -= 32;
     return hellaswag_clean(activity->as_text() + ": " + line.at("ctx_a").as_text() + " " + b);
 }
+inline int64_t hellaswag_label(const Json &label) {  // a number, or one in quotes
+    if (label.type != Json::String) return label.as_int();
+    if (label.text.empty() || label.text.find_first_not_of("0123456789") != label.text.npos) label.wrong("is the label \"" + printable(label.text) + "\", not a number");
+    return strtoll(label.text.c_str(), nullptr, 10);
+}
 inline HellaswagScore score_hellaswag(Scorer &s, const std::string &path, int64_t limit) {
     HellaswagScore r;
     each_example(path, limit, [&](const Json &line, int64_t number) {
-        const Json &endings = line.at("endings"), &given = line.at("label");
-        int64_t label = given.type == Json::String ? atoi(given.text.c_str()) : given.as_int();
+        const Json &endings = line.at("endings");
+        int64_t label = hellaswag_label(line.at("label"));
         endings.expect(Json::Array);
         std::vector<int> context = s.encode(hellaswag_context(line), true);
         if (label < 0 || label >= (int64_t)endings.items.size() || context.empty()) fail("%s, line %lld: the label is %lld, but there are %zu endings", path.c_str(), (long long)number, (long long)label, endings.items.size());
@@ -244,7 +249,7 @@ inline int eval_main(int argc, char **argv) {
         printf("%s: %lld examples, acc %s, acc_norm %s\n", hellaswag.c_str(), (long long)r.acc.of, r.acc.text().c_str(), r.acc_norm.text().c_str());
     } else {
         MappedFile file(text);
-        TextScore r = score_text(s, file.text(), ctx, bucket);
+        TextScore r = score_text(s, file.text(), ctx, bucket, text);
         printf("%s: %s tokens, %s bytes, %s words\n", text.c_str(), thousands(r.tokens).c_str(), thousands(r.bytes).c_str(), thousands(r.words).c_str());
         printf("%.4f bits per byte, perplexity %.4g per word, %.4g per token (loss %.4f)\n", r.bits_per_byte(), r.word_perplexity(), exp(r.per_token()), r.per_token());
         if (tokenizer->dropped) printf("note: %s characters are not in the vocabulary; they were left out and cost nothing\n", thousands(tokenizer->dropped).c_str());

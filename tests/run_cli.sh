@@ -137,6 +137,11 @@ for o in prefill batch positions; do fails 2 "--$o is '', but must be numbers" "
 fails 2 "--bucket needs --positions" "$run" eval "${m[@]}" --text "$dir/new.txt" --bucket 3
 echo '{"text": 1}' >"$dir/l2.jsonl"
 fails 1 "l2.jsonl, line 1" "$run" eval "${m[@]}" --lambada "$dir/l2.jsonl"
+echo '{"ctx": "a", "label": "zwei", "endings": ["b", "c"]}' >"$dir/h2.jsonl"; : >"$dir/empty.txt"; printf 'one\n\nthree\n' >"$dir/blank.txt"
+fails 1 "h2.jsonl, line 1" "$run" eval "${m[@]}" --hellaswag "$dir/h2.jsonl"
+fails 1 "empty.txt has 0 tokens" "$run" eval "${m[@]}" --text "$dir/empty.txt"
+fails 1 "blank.txt, line 2" "$run" embed "${m[@]}" --lines "$dir/blank.txt" --out "$dir/n.npy"
+fails 1 "blank.txt, line 2" "$run" embed "${m[@]}" --lines "$dir/a.txt" --compare "$dir/blank.txt"
 fails 2 "must end in .npy or .jsonl" "$run" embed "${m[@]}" --lines "$dir/a.txt" --out "$dir/a.txt"
 fails 2 "--layer is 7" "$run" embed "${m[@]}" --lines "$dir/a.txt" --out "$dir/n.npy" --layer 7
 before=$(sha256sum <"$dir/y.safetensors")

@@ -345,6 +345,10 @@ TEST("eval: HellaSwag's acc and acc_norm = the plain model, in both forms of the
     CHECK(hellaswag_context(line) == "Baking:  A cake. is In the oven now", "it is '%s'", hellaswag_context(line).c_str());
     put_file(dir / "h2.jsonl", "{\"ctx\": \"a\", \"label\": 4, \"endings\": [\"a\", \"b\"]}\n");
     CHECK_ERROR(score_hellaswag(s, dir / "h2.jsonl", 0), "line 1: the label is 4");
+    for (const char *label : {"zwei", "", "1x", "-1"}) {
+        put_file(dir / "h3.jsonl", format("\n{\"ctx\": \"a\", \"label\": \"%s\", \"endings\": [\"a\", \"b\"]}\n", label));
+        CHECK_ERROR(score_hellaswag(s, dir / "h3.jsonl", 0), format("h3.jsonl, line 2: the JSON value at byte 22 is the label \"%s\"", label));
+    }
 }
 
 // ------------------------------------------------------------------------------------------------
