@@ -32,9 +32,10 @@ static const Command commands[] = {
 static int run_command(int argc, char **argv) {
     std::string word = argc > 1 ? argv[1] : "";
     if (word.empty() || word == "--help" || word == "-h" || word == "help") {
-        printf("run_rwkv: runs RWKV-4, 5.1, 5.2, 6 and 7 models\n\n");
-        for (const Command &c : commands) printf("  run_rwkv %-10s %s\n", c.name, c.purpose);
-        printf("\n  run_rwkv COMMAND --help lists its options\n");
+        FILE *to = word.empty() ? stderr : stdout;
+        fprintf(to, "run_rwkv: runs RWKV-4, 5.1, 5.2, 6 and 7 models\n\n");
+        for (const Command &c : commands) fprintf(to, "  run_rwkv %-10s %s\n", c.name, c.purpose);
+        fprintf(to, "\n  run_rwkv COMMAND --help lists its options\n");
         return word.empty() ? 2 : 0;
     }
     for (const Command &c : commands) {

@@ -11,6 +11,7 @@
    the turn is read again from the state before it. These states are kept (the last 32), which is also /undo.
 
    Ctrl-C stops an answer, which then ends there; at the prompt it starts the line again; Ctrl-D or /quit leaves.
+   What is wrong with a message or a file's name is said, and at a terminal the conversation goes on; a script's ends there.
    defines: Chat, chat_main */
 #pragma once
 #include "generate.h"
@@ -89,6 +90,10 @@ struct Chat {
         return gap + o.user + ": " + message + "\n\n" + o.bot + ":" + thoughts.at(o.think);
     }
     void answer(const std::string &message) {
+        try { turn(message); }
+        catch (const Error &) { print("\n"), undo(); throw; }  // such as bytes that are not UTF-8: as if it had not been
+    }
+    void turn(const std::string &message) {
         turns.push_back({e.get_state(state), gap, message});
         if (turns.size() > 32) turns.pop_front();
         std::string ask = question(gap, message);
@@ -125,18 +130,23 @@ struct Chat {
         size_t space = line.find(' ');
         std::string word = line.substr(0, space), rest = space == line.npos ? "" : clean_message(line.substr(space)), message;
         bool file = word == "/save" || word == "/load";
-        try {
-            if (word == "/quit" || word == "/exit") return false;
-            else if (word == "/reset") reset(), print("The conversation starts again.\n");
-            else if (word == "/undo") { if (undo()) print("The last turn is taken back.\n"); }
-            else if (word == "/regen") { if (undo(&message)) answer(message); }
-            else if (file && rest.empty()) print("Say where: " + word + " FILE\n");
-            else if (word == "/save") e.save_state(rest, state, {{"gap", gap}}), print("The conversation is in " + rest + ".\n");
-            else if (word == "/load") gap = e.load_state(rest, state)["gap"], turns.clear(), print("The conversation of " + rest + " goes on.\n");
-            else print("/reset  start again          /undo  take the last turn back    /regen  another answer\n"
-                       "/save FILE  /load FILE  the state of the conversation            /quit or Ctrl-D  leave\n"
-                       "Ctrl-C stops an answer. A \\ at the end of a line joins the next.\n");
-        } catch (const Error &error) { print(std::string(error.what()) + "\n"); }  // a wrong file name is no reason to leave
+        if (word == "/quit" || word == "/exit") return false;
+        else if (word == "/reset") reset(), print("The conversation starts again.\n");
+        else if (word == "/undo") { if (undo()) print("The last turn is taken back.\n"); }
+        else if (word == "/regen") { if (undo(&message)) answer(message); }
+        else if (file && rest.empty()) fail("%s needs the name of a file: %s FILE", word.c_str(), word.c_str());
+        else if (word == "/save") e.save_state(rest, state, {{"gap", gap}}), print("The conversation is in " + rest + ".\n");
+        else if (word == "/load") gap = e.load_state(rest, state)["gap"], turns.clear(), print("The conversation of " + rest + " goes on.\n");
+        else print("/reset  start again          /undo  take the last turn back    /regen  another answer\n"
+                   "/save FILE  /load FILE  the state of the conversation            /quit or Ctrl-D  leave\n"
+                   "Ctrl-C stops an answer. A \\ at the end of a line joins the next.\n");
+        return true;
+    }
+    // A line: a command or a message. False: leave
+    bool take(const std::string &line) {
+        if (!line.empty() && line[0] == '/') return command(line);
+        std::string message = clean_message(line);
+        if (!message.empty()) print("\n" + o.bot + ":"), answer(message);
         return true;
     }
     void run() {
@@ -150,15 +160,11 @@ struct Chat {
             if (!read_line(line, interrupted)) break;
             stop_signal() = 0;
             if (interrupted) { print("\n"); continue; }
-            if (!line.empty() && line[0] == '/') {
-                if (!command(line)) break;
-                continue;
+            try { if (!take(line)) break; }
+            catch (const Error &error) {
+                if (!terminal) throw;
+                fprintf(stderr, "error: %s\n", error.what());
             }
-            std::string message = clean_message(line);
-            if (message.empty()) continue;
-            print("\n" + o.bot + ":");
-            try { answer(message); }
-            catch (const Error &error) { print(std::string(error.what()) + "\n"), undo(); }  // such as bytes that are not UTF-8
         }
         if (terminal) print("\n");
         if (!o.state_out.empty()) e.save_state(o.state_out, state, {{"gap", gap}});

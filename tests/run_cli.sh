@@ -100,6 +100,7 @@ says "info" "$("$run" info "${m[@]}" --half-lives "$dir/h.csv")" "RWKV-4 L2 C64"
 says "bench" "$("$run" bench "${m[@]}" --prefill 16 --batch 1,2 --positions 8 --tokens 4 --repeat 1 --json "$dir/bench.json" 2>"$dir/err")" "decode"
 answer=$(printf 'Hello\n/undo\n/save %s\n/nonsense\n/quit\n' "$dir/chat" | timeout 60 "$run" chat "${m[@]}" --tokens 20 2>"$dir/err")
 [ $? -eq 0 ] && [ -s "$dir/chat" ] && ok "chat answers, takes back, saves and leaves" || bad "chat" "$answer"
+says "chat saves a conversation where it was loaded from" "$(printf '/load %s\nHello\n/save %s\n' "$dir/chat" "$dir/chat" | "$run" chat "${m[@]}" --tokens 5 2>"$dir/err")" "The conversation is in $dir/chat."
 
 # ---- published models and constructed ones, where ../shared is
 if [ -d ../shared/oracle ]; then
@@ -112,6 +113,12 @@ if [ -d ../shared/oracle ]; then
 else echo "skip  no ../shared/oracle"; fi
 
 # ---- what is wrong is said in one sentence
+"$run" >"$dir/out" 2>"$dir/err"
+same "without a command: the list of them on stderr, exit code 2" "2 0 1" "$? $(wc -c <"$dir/out") $(grep -c 'run_rwkv generate' "$dir/err")"
+chat() { fails 1 "$1" bash -c "printf '$2' | $run chat --model $dir/run --tokens 5"; }  # WORDS LINES: of a script
+chat "the message is not UTF-8" 'Hello\ncaf\xe9\nHello\n'
+chat "none.state" "/load $dir/none.state\nHello\n"
+chat "/save needs the name of a file" '/save\n'
 fails 2 "'sing' is not a command" "$run" sing
 fails 2 "no option --promt" "$run" generate "${m[@]}" --promt x
 fails 2 "--model is missing" "$run" generate --prompt x
@@ -167,6 +174,7 @@ fails 1 "--state-out and --model" "$run" generate --model "$dir/run" --prompt x 
 fails 1 "--state-out and --tokenizer" "$run" generate "${mm[@]}" --prompt x --state-out "$dir/m.tok"
 fails 1 "--state-out and --prompt-file" "$run" generate "${mm[@]}" --prompt-file "$dir/prompts" --state-out "$dir/prompts"
 fails 1 "is no state of run_rwkv" "$run" generate "${m[@]}" --prompt x --state-out "$dir/m.pth"
+chat "is no state of run_rwkv" "/save $dir/m.pth\n"
 fails 1 "--state-out and --model" "$run" chat "${mm[@]}" --state-out "$dir/m.pth"
 fails 1 "--json and --model" "$run" bench "${mm[@]}" --json "$dir/m.pth"
 fails 1 "--positions and --text" "$run" eval "${mm[@]}" --text "$dir/new.txt" --positions "$dir/new.txt"
