@@ -56,7 +56,6 @@ struct Engine {
         if (stream) cudaStreamDestroy(stream);
     }
     std::unique_ptr<Tokenizer> tokenizer(const std::string &option) const { return model_tokenizer(info, metadata, option); }
-    int64_t chunk() const { return o.chunk; }
 
     // ---------------------------------------------------------------- states
     int64_t state_size() const { return info.L * net->state_size(); }
@@ -108,27 +107,16 @@ struct Engine {
     // ---------------------------------------------------------------- GPT mode
     // logits: (1 or n, V) on the host; LAST without them: for draw()
     void forward(const int *ids, int64_t n, real *state, Which which = NONE, float *logits = nullptr) {
-        if (n < 1) fail("there are no tokens to run");
-        check_ids(ids, n);
-        for (int64_t done = 0; done < n;) {
-            int T = std::min(o.chunk, n - done);
-            Pass p = {1, T, {state, nullptr, state_size()}, false};
-            cudaCheck(cudaMemcpyAsync(tokens, ids + done, T * sizeof(int), cudaMemcpyHostToDevice, stream));
-            body(p);
-            done += T;
-            bool last = done == n;
-            if (last) final_norm(x_out, net->x + (int64_t)(T - 1) * info.C, ln_out_w, ln_out_b, 1, info.C, stream), hidden_row = x_out;
-            if (which == LAST && last) head_rows(1, logits, false);
-            for (int row = 0; which == ALL && row < T; row += head_most) {
-                int rows = std::min(head_most, T - row);
-                final_norm(x_out, net->x + (int64_t)row * info.C, ln_out_w, ln_out_b, rows, info.C, stream);
-                head_rows(rows, logits + (done - T + row) * info.V, false);
-                hidden_row = x_out + (int64_t)(rows - 1) * info.C;
-            }
-            cudaCheck(cudaStreamSynchronize(stream));
-        }
+        run_forward(ids, n, state, which, [&](int64_t first, int rows) { if (logits) copy_logits(rows, logits + first * info.V); });
     }
-
+    // each(i, z): the logits z (V) after token i, of every token. Few rows are held at a time, however long the chunk.
+    template<class Each> void each_logits(const int *ids, int64_t n, real *state, Each each) {
+        std::vector<float> z(std::min<int64_t>(n, head_most) * info.V);
+        run_forward(ids, n, state, ALL, [&](int64_t first, int rows) {
+            copy_logits(rows, z.data()), cudaCheck(cudaStreamSynchronize(stream));
+            for (int r = 0; r < rows; r++) each(first + r, z.data() + (int64_t)r * info.V);
+        });
+    }
     // ---------------------------------------------------------------- RNN mode
     // One token for each of B sequences; sequence i has the state states + slots[i] * state_size() (slots null: i).
     // logits: (B, V) on the host, or null
@@ -270,10 +258,29 @@ private:
         embed(net->x, tokens, emb.w, ln0_w, ln0_b, p.N(), info.C, stream);
         for (int l = 0; l < info.L; l++) net->attention(l, p), net->feed_forward(l, p);
     }
-    void head_rows(int rows, float *logits, bool decode) {
-        linear({{logits_device, x_out, head}}, rows, decode, net->scratch, stream);
-        if (logits) copy_logits(rows, logits);
+    // take(first, rows): the logits after tokens first.. are in logits_device
+    template<class Take> void run_forward(const int *ids, int64_t n, real *state, Which which, Take take) {
+        if (n < 1) fail("there are no tokens to run");
+        check_ids(ids, n);
+        for (int64_t done = 0; done < n;) {
+            int T = std::min(o.chunk, n - done);
+            Pass p = {1, T, {state, nullptr, state_size()}, false};
+            cudaCheck(cudaMemcpyAsync(tokens, ids + done, T * sizeof(int), cudaMemcpyHostToDevice, stream));
+            body(p);
+            done += T;
+            bool last = done == n;
+            if (last) final_norm(x_out, net->x + (int64_t)(T - 1) * info.C, ln_out_w, ln_out_b, 1, info.C, stream), hidden_row = x_out;
+            if (which == LAST && last) head_rows(1), take(0, 1);
+            for (int row = 0; which == ALL && row < T; row += head_most) {
+                int rows = std::min(head_most, T - row);
+                final_norm(x_out, net->x + (int64_t)row * info.C, ln_out_w, ln_out_b, rows, info.C, stream);
+                head_rows(rows), take(done - T + row, rows);
+                hidden_row = x_out + (int64_t)(rows - 1) * info.C;
+            }
+            cudaCheck(cudaStreamSynchronize(stream));
+        }
     }
+    void head_rows(int rows) { linear({{logits_device, x_out, head}}, rows, false, net->scratch, stream); }
     void copy_logits(int rows, float *logits, int first = 0) {
         const real *from = logits_device + (int64_t)first * head_stride;
         if (sizeof(real) == sizeof(float)) {

@@ -22,7 +22,6 @@
 
 class Scorer {
     Engine &engine;
-    std::vector<float> logits;
     int last = 0;  // token of the context, not yet in `state`
 
     // ln p(target) under one row of logits; was it the likeliest?
@@ -51,13 +50,7 @@ public:
     }
     // Feeds ids[0 .. n-1]; each(i, ln p(ids[i+1])) for every i. ids has n + 1 tokens.
     template<class Each> void predict(const int *ids, int64_t n, real *from, Each each, bool *likeliest = nullptr) {
-        const int64_t piece = engine.chunk();
-        logits.resize(std::min(n, piece) * V);
-        for (int64_t i = 0; i < n; i += piece) {
-            int64_t k = std::min(piece, n - i);
-            engine.forward(ids + i, k, from, Engine::ALL, logits.data());
-            for (int64_t j = 0; j < k; j++) each(i + j, log_p(logits.data() + j * V, ids[i + j + 1], likeliest));
-        }
+        engine.each_logits(ids, n, from, [&](int64_t i, const float *z) { each(i, log_p(z, ids[i + 1], likeliest)); });
     }
     // Reads a context, which is not empty; log_p_of(next) is then ln p(next | context), for as many next as you like.
     void read(const std::vector<int> &context) {

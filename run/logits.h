@@ -40,13 +40,10 @@ inline int logits_main(int argc, char **argv) {
     real *state = e->new_states(1);
     if (!state_in.empty()) e->load_state(state_in, state);
     OutputFile file(out);
-    std::vector<float> rows((mode == "rnn" ? 1 : e->chunk()) * e->info.V);
-    for (size_t i = 0, n; i < ids.size(); i += n) {
-        n = mode == "rnn" ? 1 : std::min<size_t>(e->chunk(), ids.size() - i);
-        if (mode == "rnn") e->decode(&ids[i], 1, state, nullptr, rows.data());
-        else e->forward(&ids[i], n, state, Engine::ALL, rows.data());
-        file.write(rows.data(), n * e->info.V * sizeof(float));
-    }
+    std::vector<float> row(e->info.V);
+    auto write = [&](int64_t, const float *z) { file.write(z, row.size() * sizeof(float)); };
+    if (mode == "gpt") e->each_logits(ids.data(), ids.size(), state, write);
+    else for (int id : ids) e->decode(&id, 1, state, nullptr, row.data()), write(0, row.data());
     file.commit();
     if (!state_out.empty()) e->save_state(state_out, state);
     return 0;

@@ -259,6 +259,23 @@ TEST("eval: bits per byte, perplexities and the loss by position = the plain mod
     CHECK_ERROR(score_text(sb, "a", 0, 1), "at least 2");
 }
 
+TEST("eval: the logits of a long chunk are those of forward(), and 64 MB of them are held at a time") {
+    ScratchDir dir;
+    const int V = 65536, n = 600, most = (1 << 24) / V;  // 600 rows are 157 MB
+    Engine e(write_model(dir, {"4", 1, 1, 8, 16, V, ""}), quiet(1, n));
+    std::vector<int> ids(n);
+    for (int i = 0; i < n; i++) ids[i] = i * 97 % V;
+    std::vector<float> whole = gpt(e, ids, e.new_states(1));
+    int64_t next = 0;
+    const float *first = nullptr;
+    e.each_logits(ids.data(), n, e.new_states(1), [&](int64_t i, const float *z) {
+        if (i == 0) first = z;
+        CHECK(i == next++ && z >= first && z < first + (int64_t)most * V, "row %lld is at %lld", (long long)i, (long long)(z - first));
+        CHECK(std::equal(z, z + V, whole.begin() + i * V), "row %lld differs", (long long)i);
+    });
+    CHECK(next == n, "%lld rows", (long long)next);
+}
+
 TEST("eval: LAMBADA's accuracy and perplexity = the plain model; what is no example is named") {
     ScratchDir dir;
     std::string path = letters_model(dir, "6");
