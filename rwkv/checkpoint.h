@@ -48,7 +48,7 @@ inline std::vector<CheckpointDir> list_checkpoints(const std::string &out, const
         CheckpointDir c = {strtoll(name.c_str() + prefix.size(), nullptr, 10), name.size() > 4 && !name.compare(name.size() - 4, 4, ".old")};
         if (c.step >= 0 && prefix + c.name().substr(5) == name) found.push_back(c);  // not step_final, not step_7
     }
-    if (error && error != std::errc::no_such_file_or_directory && error != std::errc::not_a_directory) fail("cannot list %s: %s", out.c_str(), error.message().c_str());
+    if (error && error != std::errc::no_such_file_or_directory) fail("cannot list %s: %s", out.c_str(), error.message().c_str());
     std::sort(found.begin(), found.end(), [](auto &a, auto &b) { return a.step != b.step ? a.step > b.step : a.old < b.old; });
     return found;
 }

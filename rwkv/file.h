@@ -22,7 +22,7 @@ struct MappedFile {
     size_t size = 0;
 
     explicit MappedFile(const std::string &path) : path(path) {
-        int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
+        int fd = open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK);  // a pipe is refused, not waited for
         if (fd < 0) fail("cannot open %s: %s", path.c_str(), strerror(errno));
         struct stat s;
         int error = fstat(fd, &s) ? errno : !S_ISREG(s.st_mode) ? EINVAL : 0;

@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdint>
 #include <vector>
+#include "threads.h"
 
 #ifdef __CUDACC__
 #define HD __host__ __device__
@@ -67,17 +68,22 @@ inline void add_rows(double *out, const double *c, int64_t c_step, const double 
 // A (m,n), m >= n, becomes Q of A = Q R with diag(R) > 0: A^T A = R^T R (Cholesky), Q = A R^-1. One pass is
 // orthogonal to eps cond(A)^2. Gaussian A has diag(R) from about sqrt(m) down to sqrt(m-n), and a ratio of 4
 // means m - n = m/16, cond = 62, error 1e-12; nearer to square a second pass repairs the first (error 1e-16 as
-// long as cond < 1e7). False if A is singular to working precision.
+// long as cond < 1e7). False if A is singular to working precision. The two products with A, all of the work where A is
+// tall (the head), are cut into independent pieces: the bits do not depend on the threads.
 inline bool orthonormalise(double *A, int64_t m, int64_t n) {
     for (bool again = true; again;) {
-        std::vector<double> R_(n * n, 0.0), X_(n * n, 0.0), Q_(64 * n), minus(n);
-        double *R = R_.data(), *X = X_.data(), *Q = Q_.data(), largest = 0, smallest = 1e300;
-        for (int64_t b = 0; b < n; b += 256)                                  // R = A^T A, upper triangle, in blocks of
-            for (int64_t r = 0; r < m; r += 64)                               // 256 columns (2 KB rows stay in L1) by 64 rows
-                for (int64_t i = 0; i < std::min(n, b + 256); i++) {
+        std::vector<double> R_(n * n, 0.0), X_(n * n, 0.0), minus(n);
+        double *R = R_.data(), *X = X_.data(), largest = 0, smallest = 1e300;
+        const int64_t strips = (n + 63) / 64;
+        const bool small = m * n * n < 1 << 26;                               // 10 ms
+        parallel_each(strips * ((n + 255) / 256), [&](int64_t piece) {        // R = A^T A, upper triangle, in blocks of
+            int64_t b = piece / strips * 256, from = piece % strips * 64;     // 256 columns (2 KB rows stay in L1) by 64 rows
+            for (int64_t r = 0; r < m; r += 64)
+                for (int64_t i = from; i < std::min({n, b + 256, from + 64}); i++) {
                     int64_t j = std::max(i, b);
                     add_rows(R + i * n + j, A + r * n + i, n, A + r * n + j, n, std::min<int64_t>(64, m - r), std::min(n, b + 256) - j);
                 }
+        }, small);
         for (int64_t i = 0; i < n; i++) {                                     // R^T R = A^T A, row after row
             double *row = R + i * n, whole = row[i];
             for (int64_t k = 0; k < i; k++) minus[k] = -R[k * n + i];
@@ -93,27 +99,32 @@ inline bool orthonormalise(double *A, int64_t m, int64_t n) {
             for (int64_t k = i + 1; k < n; k++) minus[k] = -R[i * n + k] / d;
             add_rows(X + i * n + i + 1, minus.data() + i + 1, 1, X + (i + 1) * (n + 1), n, n - 1 - i, n - 1 - i);
         }
-        for (int64_t r = 0; r < m; r += 64) {                                 // A = A X; row k of X is zero left of column k
-            int64_t rows = std::min<int64_t>(64, m - r);
-            std::fill(Q_.begin(), Q_.end(), 0.0);
+        parallel_each((m + 63) / 64, [&](int64_t piece) {                     // A = A X; row k of X is zero left of column k
+            int64_t r = piece * 64, rows = std::min<int64_t>(64, m - r);
+            std::vector<double> Q(rows * n, 0.0);
             for (int64_t k = 0; k < n; k += 8)
                 for (int64_t i = 0; i < rows; i++)
-                    add_rows(Q + i * n + k, A + (r + i) * n + k, 1, X + k * n + k, n, std::min<int64_t>(8, n - k), n - k);
-            std::copy(Q, Q + rows * n, A + r * n);
-        }
+                    add_rows(Q.data() + i * n + k, A + (r + i) * n + k, 1, X + k * n + k, n, std::min<int64_t>(8, n - k), n - k);
+            std::copy(Q.begin(), Q.end(), A + r * n);
+        }, small);
         again = largest > 4 * smallest;
     }
     return true;
 }
 
 // W (rows, cols) becomes a random orthogonal matrix times gain: all its singular values are gain. Uniform (Haar)
-// because the diagonal of R is positive. fp32 or fp64 W; the work is fp64, on one thread: 1.2 s for (4096, 1024), 7 s for
+// because the diagonal of R is positive. fp32 or fp64 W; the work is fp64: on one thread 1.2 s for (4096, 1024), 7 s for
 // (50277, 768) on an EPYC core with AVX2. Tensors with a stream each can be filled at the same time, in any order.
 template<class T> void orthogonal(T *W, int64_t rows, int64_t cols, double gain, Rng &rng) {
     int64_t m = rows > cols ? rows : cols, n = rows > cols ? cols : rows;
     std::vector<double> A(m * n);
-    do for (double &a : A) a = rng.normal();
-    while (!orthonormalise(A.data(), m, n));                                         // singular: about once in 1e7 matrices
+    do {
+        parallel_each((m + 63) / 64, [&](int64_t piece) {                            // number i takes counter value i
+            Rng mine{rng.seed, rng.stream, rng.counter + piece * 64 * n};
+            for (int64_t i = piece * 64 * n; i < std::min(m, piece * 64 + 64) * n; i++) A[i] = mine.normal();
+        }, m * n < 1 << 16);
+        rng.counter += m * n;
+    } while (!orthonormalise(A.data(), m, n));                                       // singular: about once in 1e7 matrices
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < cols; j++) W[i * cols + j] = (T)(gain * (rows >= cols ? A[i * n + j] : A[j * n + i]));
 }

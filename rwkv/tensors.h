@@ -155,17 +155,19 @@ struct Parameters {
     }
     void link() { if (!has_master) params = (floatX *)master; }
 
-    // The official initialisation; the random numbers of a tensor depend on the seed and its place in the table only.
+    // The official initialisation; the random numbers of a tensor depend on the seed and its place in the table only. The
+    // head, which takes longest, stands at the end of the table, and its threads help themselves: so from the end.
     std::vector<real> initial(uint64_t seed, double lr) const {
         std::vector<real> host(table.total);
-        for (size_t i = 0; i < table.tensors.size(); i++) {
+        parallel_each(table.tensors.size(), [&](int64_t nth) {
+            const uint64_t i = table.tensors.size() - 1 - nth;
             const Tensor &t = table.tensors[i];
             Rng rng{seed, i, 0};
             std::vector<double> w(t.count);
             int64_t cols = t.matrix() ? t.shape[1] : t.count;
             t.row->init(w.data(), {table.s, t.layer, t.count / cols, cols, lr, rng});
             std::copy(w.begin(), w.end(), host.begin() + t.offset);
-        }
+        });
         return host;
     }
     void set(const std::vector<real> &host, real *buffer) const { cudaCheck(cudaMemcpy(buffer, host.data(), table.total * sizeof(real), cudaMemcpyHostToDevice)); }

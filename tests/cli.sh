@@ -106,7 +106,8 @@ fails 2 "--schedule is 'sine'" "${t[@]}" --schedule sine
 fails 2 "--warmup is 5" "${t[@]}" --warmup 5
 fails 2 "--out needs a value" "${t[@]}" --out --resume
 fails 2 "more than 2^31" "${t[@]}" --ctx 1000000 --batch 3000
-fails 1 "cannot create the directory" "${t[@]}" --out /dev/null/x
+fails 1 "cannot list /dev/null/x" "${t[@]}" --out /dev/null/x
+fails 1 "cannot create the directory" "${t[@]}" --out /proc/x
 echo "my notes" >"$dir/notes.txt"
 fails 1 "is not the log of a run" "$bin/train_rwkv" --out "$dir/bare" --resume --log "$dir/notes.txt"
 mkdir "$dir/damaged" && cp -r "$dir/killed/step_00000056" "$dir/damaged/" && truncate -s 1000 "$dir"/damaged/*/model.safetensors
@@ -125,6 +126,8 @@ fails 1 "leave the option away" "${t[@]}" --load "$dir/killed" --dim 64
 fails 1 "no_such.pth" "${t[@]}" --load "$dir/no_such.pth"
 echo '<!DOCTYPE html>' >"$dir/page.pth"
 fails 1 "page.pth" "${t[@]}" --load "$dir/page.pth"
+mkfifo "$dir/pipe.pth"
+fails 1 "pipe.pth: it is not a plain file" "${t[@]}" --load "$dir/pipe.pth"
 head -c 5000 "$dir/killed/step_00000060/model.safetensors" >"$dir/cut.safetensors"
 fails 1 "cut.safetensors" "${t[@]}" --load "$dir/cut.safetensors"
 cp "$dir/killed/step_00000060/model.safetensors" "$dir/nan.safetensors"

@@ -96,6 +96,8 @@ same "the converted files give the same text" "$text$text" "$(gen --model "$dir/
 same "an int8 file is --int8, and half the size of 16 bits" "$small" "$(bpb --model "$dir/q.safetensors" --tokenizer "$dir/t.tok" --text "$dir/new.txt")"
 same "its model takes the states of the original" 0 "$(gen --model "$dir/q.safetensors" --tokenizer "$dir/t.tok" --state-in "$dir/s" --prompt "me" --tokens 3 >/dev/null; echo $?)"
 says "info" "$("$run" info "${m[@]}" --half-lives "$dir/h.csv")" "RWKV-4 L2 C64"
+"$run" info "${m[@]}" >/dev/full 2>"$dir/err"; rc=$?
+same "a full disk behind standard output is an error" "$rc $(cut -c1-15 "$dir/err")" "1 error: standard"
 [ "$(wc -l <"$dir/h.csv")" -eq 129 ] && ok "info --half-lives: a row for each layer and channel" || bad "half-lives: $(wc -l <"$dir/h.csv") rows"
 says "bench" "$("$run" bench "${m[@]}" --prefill 16 --batch 1,2 --positions 8 --tokens 4 --repeat 1 --json "$dir/bench.json" 2>"$dir/err")" "decode"
 answer=$(printf 'Hello\n/undo\n/save %s\n/nonsense\n/quit\n' "$dir/chat" | timeout 60 "$run" chat "${m[@]}" --tokens 20 2>"$dir/err")
