@@ -23,17 +23,25 @@ part=  # what is being written
 trap 'rm -f ${part:+"$part"}' EXIT
 trap 'exit 1' INT TERM
 
-# fetch FILE SHA256 URL     ("-": the sum is not known)
+# checked FILE SHA256       ("-": the sum is not known); sets `sum`
+checked() {
+    [ "$2" != - ] || return 0
+    if command -v sha256sum > /dev/null; then sum=$(sha256sum < "$1"); else need shasum "$1"; sum=$(shasum -a 256 < "$1"); fi
+    sum=${sum%% *}
+    [ "$sum" = "$2" ]
+}
+# fetch FILE SHA256 URL
 fetch() {
-    [ -s "$1" ] && { echo "$1 is there already"; return; }
+    if [ -s "$1" ]; then
+        checked "$1" "$2" || stop "$1 is there already, but is not $3 (its sha256 is $sum, not $2): remove it to fetch that"
+        echo "$1 is there already"
+        return
+    fi
     need curl "$3"
     mkdir -p "$(dirname "$1")"
     part="$1.part"
     curl -f -L --retry 3 --progress-bar -o "$part" "$3" || stop "cannot download $3 (see above); nothing was kept"
-    if [ "$2" != - ]; then
-        if command -v sha256sum > /dev/null; then sum=$(sha256sum < "$part"); else need shasum "$3"; sum=$(shasum -a 256 < "$part"); fi
-        [ "${sum%% *}" = "$2" ] || stop "$3 has the sha256 ${sum%% *}, not $2: it was changed or damaged on the way; nothing was kept"
-    fi
+    checked "$part" "$2" || stop "$3 has the sha256 $sum, not $2: it was changed or damaged on the way; nothing was kept"
     mv "$part" "$1"
 }
 # unpack ZIP MEMBER FILE

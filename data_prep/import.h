@@ -5,7 +5,9 @@
      gpt2   a directory with encoder.json (token -> id) and vocab.bpe (one merge a line, best first)
      neox   20B_tokenizer.json
    In the last two a byte is written as one character: itself if printable, else one of U+0100 ... U+0143.
-   defines: import_bytes, import_characters, import_world, import_gpt2, import_neox */
+   A file that was cut off still encodes any text, only to more and other tokens, which no model knows. So World must have
+   all its ids, 1 ... 65529, and in the last two each token of several bytes must be made by a merge.
+   defines: import_bytes, import_characters, world_tokens, import_world, import_gpt2, import_neox */
 #pragma once
 #include "../rwkv/json.h"
 #include "../rwkv/tokenizer.h"
@@ -24,6 +26,16 @@ inline TokenizerPtr import_characters(const std::set<uint32_t> &codes) {
     std::vector<std::string> tokens;
     for (uint32_t c : codes) { tokens.emplace_back(); utf8_append(tokens.back(), c); }
     return std::make_unique<Tokenizer>("char", tokens, -1);
+}
+
+// What is wrong with a vocabulary as a whole is said with the name of its file.
+inline TokenizerPtr checked_tokenizer(const std::string &path, const char *kind, std::vector<std::string> tokens, int eot, std::vector<Merge> merges = {},
+                                      std::vector<uint32_t> specials = {}, std::vector<uint32_t> runs = {}) {
+    try {
+        return std::make_unique<Tokenizer>(kind, std::move(tokens), eot, std::move(merges), std::move(specials), std::move(runs));
+    } catch (const Error &e) {
+        fail("%s is no vocabulary of %s: %s", path.c_str(), kind, e.what());
+    }
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -54,7 +66,8 @@ inline bool python_literal(std::string_view s, std::string &out) {
     return true;
 }
 
-inline TokenizerPtr import_world(const std::string &path) {
+// The tokens of the lines that are there, by id.
+inline std::vector<std::string> world_tokens(const std::string &path) {
     MappedFile file(path);
     std::vector<std::string> tokens(65536);
     std::string_view rest = file.text();
@@ -71,9 +84,18 @@ inline TokenizerPtr import_world(const std::string &path) {
                  path.c_str(), number);
         tokens[id] = token;
     }
+    return tokens;
+}
+
+inline TokenizerPtr import_world(const std::string &path) {
+    std::vector<std::string> tokens = world_tokens(path);
+    int missing = std::count(tokens.begin() + 1, tokens.begin() + 65530, "");
+    if (missing)
+        fail("%s is not complete: it lacks %d of the tokens 1 to 65529, the first of them %d; sh data_prep/download.sh world fetches it", path.c_str(),
+             missing, (int)(std::find(tokens.begin() + 1, tokens.end(), "") - tokens.begin()));
     for (int b = 0; b < 256; b++) if (tokens[b + 1] != std::string(1, (char)b))
         fail("%s has no token %d for the byte %d: is it rwkv_vocab_v20230424.txt? sh data_prep/download.sh world fetches it", path.c_str(), b + 1, b);
-    return std::make_unique<Tokenizer>("world", tokens, 0);
+    return checked_tokenizer(path, "world", std::move(tokens), 0);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -114,9 +136,10 @@ inline std::vector<std::string> tokens_by_id(const Json &j) {
 
 // "left right", in the order of rank.
 struct MergeList {
+    const std::vector<std::string> &tokens;
     std::unordered_map<std::string, uint32_t> id_of;
     std::vector<Merge> merges;
-    explicit MergeList(const std::vector<std::string> &tokens) { for (uint32_t i = tokens.size(); i-- > 0;) id_of[tokens[i]] = i; }
+    explicit MergeList(const std::vector<std::string> &tokens) : tokens(tokens) { for (uint32_t i = tokens.size(); i-- > 0;) id_of[tokens[i]] = i; }
     bool add(std::string_view line) {
         size_t space = line.find(' ');
         std::string left, right;
@@ -126,22 +149,22 @@ struct MergeList {
         merges.push_back({l->second, r->second, w->second});
         return true;
     }
+    // Nothing else makes a token of several bytes, except those that `before` all merges are taken from the text.
+    void expect_all(const std::string &path, const char *kind, const std::vector<uint32_t> &before) const {
+        std::vector<bool> made(tokens.size());
+        for (const Merge &m : merges) made[m.whole] = true;
+        for (uint32_t id : before) made[id] = true;
+        for (size_t i = 0; i < tokens.size(); i++) if (tokens[i].size() == 1) made[i] = true;
+        size_t missing = std::count(made.begin(), made.end(), false);
+        if (missing)
+            fail("%s is not complete: no merge makes %zu of the %zu tokens, the first of them %d; sh data_prep/download.sh %s fetches it", path.c_str(),
+                 missing, tokens.size(), (int)(std::find(made.begin(), made.end(), false) - made.begin()), kind);
+    }
 };
 
 inline int find_end_of_text(const std::vector<std::string> &tokens) {
     auto at = std::find(tokens.begin(), tokens.end(), "<|endoftext|>");
     return at == tokens.end() ? -1 : (int)(at - tokens.begin());
-}
-
-// What is wrong with a vocabulary as a whole is said with the name of its file.
-inline TokenizerPtr checked_tokenizer(const std::string &path, const char *kind, std::vector<std::string> tokens,
-                                      std::vector<Merge> merges, std::vector<uint32_t> specials, std::vector<uint32_t> runs) {
-    try {
-        int eot = find_end_of_text(tokens);
-        return std::make_unique<Tokenizer>(kind, std::move(tokens), eot, std::move(merges), std::move(specials), std::move(runs));
-    } catch (const Error &e) {
-        fail("%s is no vocabulary of %s: %s", path.c_str(), kind, e.what());
-    }
 }
 
 inline TokenizerPtr import_gpt2(const std::string &directory) {
@@ -159,7 +182,11 @@ inline TokenizerPtr import_gpt2(const std::string &directory) {
             fail("%s, line %d does not join two tokens of %s to a third: are they from the same model, and complete?",
                  merges_path.c_str(), number, json_path.c_str());
     }
-    return checked_tokenizer(json_path, "gpt2", std::move(tokens), std::move(list.merges), {}, {});
+    int eot = find_end_of_text(tokens);
+    std::vector<uint32_t> before;
+    if (eot >= 0) before.push_back(eot);
+    list.expect_all(merges_path, "gpt2", before);
+    return checked_tokenizer(json_path, "gpt2", std::move(tokens), eot, std::move(list.merges));
 }
 
 inline TokenizerPtr import_neox(const std::string &path) {
@@ -181,5 +208,9 @@ inline TokenizerPtr import_neox(const std::string &path) {
         tokens[id] = a.at("content").as_text();
         (a.at("normalized").as_bool() ? runs : specials).push_back(id);
     }
-    return checked_tokenizer(path, "neox", std::move(tokens), std::move(list.merges), std::move(specials), std::move(runs));
+    std::vector<uint32_t> before = specials;
+    before.insert(before.end(), runs.begin(), runs.end());
+    list.expect_all(path, "neox", before);
+    int eot = find_end_of_text(tokens);
+    return checked_tokenizer(path, "neox", std::move(tokens), eot, std::move(list.merges), std::move(specials), std::move(runs));
 }

@@ -12,6 +12,10 @@ first=$(grep -m1 '"step":1,' "$dir/run.jsonl" | sed -E 's/.*"loss":([0-9.]+).*/\
 awk -v a="$first" -v b="$last" 'BEGIN { exit !(a > 5.3 && a < 5.8 && b < a - 2) }' && ok "the loss falls from ln 256" || bad "the loss went from $first to $last"
 [ "$(cd "$dir/run" && echo *)" = "step_00000056 step_00000060 tokenizer.tok" ] && ok "--keep 2 left the last two checkpoints" || bad "checkpoints: $(ls "$dir/run" | tr '\n' ' ')"
 
+# ---- what prepare refuses
+mkdir -p "$dir/data" && seq 1000 >"$dir/data/rwkv_vocab_v20230424.txt"
+fails 1 "remove it to fetch that" env -C "$dir" sh "$PWD/data_prep/download.sh" world
+
 # ---- killed and resumed = undisturbed, to the byte
 "${train[@]}" --steps 60 --out "$dir/killed" --save-every 7 --log "$dir/killed.jsonl" >/dev/null 2>&1 & pid=$!
 until [ -d "$dir/killed/step_00000014" ] || ! kill -0 $pid 2>/dev/null; do sleep 0.005; done
