@@ -13,15 +13,21 @@
    Validation takes the last --val of the characters of each .txt and of the documents of each .jsonl.
 
    Memory is constant. The input is read twice: to check and count it, and to encode it, in blocks of 1 MB cut between
-   characters; what the tokenizer cannot yet decide about the end of a block waits for the next one. */
+   characters; what the tokenizer cannot yet decide about the end of a block waits for the next one.
+   A run that is stopped writes nothing (output.h). */
 #include "import.h"
+#include "output.h"
 #include "../rwkv/data.h"
 #include "../rwkv/log.h"
 #include "../rwkv/options.h"
+#include <csignal>
 
 struct Settings { std::string tokenizer, tokenizer_file, out, format, keep, text_key; double val; };
 
 static std::string base_name(const std::string &path) { return path.substr(path.find_last_of('/') + 1); }
+
+static volatile std::sig_atomic_t stopped = 0;  // the signal that did
+static void go_on() { if (stopped) fail("stopped by a signal: nothing was written"); }
 
 // ------------------------------------------------------------------------------------------------
 // reading
@@ -46,6 +52,7 @@ struct Blocks {
     Blocks(const Blocks &) = delete;
     ~Blocks() { fclose(file); }
     std::string_view next() {  // empty at the end
+        go_on();
         size_t n = fread(buffer.data(), 1, BLOCK, file);
         if (ferror(file)) fail("cannot read %s: %s", path.c_str(), strerror(errno));
         return {buffer.data(), n};
@@ -250,14 +257,12 @@ struct Encoder {
         files->add(ids.data(), ids.size(), bytes);
         if (p.ends) files->end_document();
     }
-    std::string finish() {
-        std::string name = files->commit();
+    void report(const std::string &name) const {
         bool marked = binidx || tokenizer.eot >= 0;
         int64_t text_tokens = files->tokens - (marked ? documents : 0);
         printf("  %s: %s document%s, %s bytes, %s tokens%s, %.2f bytes per token\n", name.c_str(), thousands(documents).c_str(),
                documents == 1 ? "" : "s", thousands(files->text_bytes).c_str(), thousands(text_tokens).c_str(),
                marked ? (" + " + thousands(documents) + " end-of-text").c_str() : "", text_tokens ? (double)files->text_bytes / text_tokens : 0.0);
-        return name;
     }
 };
 
@@ -343,13 +348,8 @@ static void prepare(Settings &o, const std::vector<std::string> &inputs, bool ki
             fail("the text has %zu different characters, a vocabulary at most 65536: use --keep or --tokenizer byte", codes.size());
         tokenizer = import_characters(codes);
     }
-    make_directory_of(o.out);
-    if (inputs.empty()) {
-        tokenizer->save(o.out + ".tok");
-        printf("  %s.tok: %s, %s tokens\n", o.out.c_str(), tokenizer->kind.c_str(), thousands(tokenizer->vocab).c_str());
-        return;
-    }
-    Encoder train(*tokenizer, o.out + "_train", binidx), val(*tokenizer, o.out + "_val", binidx);
+    Output output(o.out);
+    Encoder train(*tokenizer, output.written("_train"), binidx), val(*tokenizer, output.written("_val"), binidx);
     for (size_t i = 0; i < inputs.size(); i++) {
         bool jsonl = is_jsonl(inputs[i]);
         Splitter split = {&train, &val, (int64_t)((jsonl ? counts[i].documents : counts[i].characters) * (1 - o.val)), jsonl};
@@ -357,18 +357,30 @@ static void prepare(Settings &o, const std::vector<std::string> &inputs, bool ki
         read(inputs[i], [&](const Piece &p) { split.take(p, inputs[i]); progress(inputs[i], done += p.text.size()); });
     }
     if (isatty(2)) fprintf(stderr, "\r");
-    if (!train.files->text_bytes || (o.val > 0 && !val.files->text_bytes))
+    bool trains = !inputs.empty(), validates = trains && o.val > 0;
+    if ((trains && !train.files->text_bytes) || (validates && !val.files->text_bytes))
         fail("%s gives %s bytes of text to train on and %s to validate with: add text or change --val %g",
              inputs[0].c_str(), thousands(train.files->text_bytes).c_str(), thousands(val.files->text_bytes).c_str(), o.val);
-    tokenizer->save(o.out + ".tok");
+    tokenizer->save(output.written(".tok"));
+    if (trains) train.files->commit();
+    if (validates) val.files->commit();
+    go_on();
+    output.publish();
+
     printf("  %s.tok: %s, %s tokens\n", o.out.c_str(), tokenizer->kind.c_str(), thousands(tokenizer->vocab).c_str());
-    std::string train_name = train.finish(), val_name = o.val > 0 ? val.finish() : "";
+    if (!trains) return;
+    std::string train_name = output.published("_train"), val_name = validates ? output.published("_val") : "";
+    train.report(train_name);
+    if (validates) val.report(val_name);
     if (tokenizer->dropped) printf("  %s characters without a token were dropped\n", thousands(tokenizer->dropped).c_str());
     print_command(o, train_name, val_name, train.files->tokens, val.files->tokens);
 }
 
 int main(int argc, char **argv) {
-    return run_main([&] {
+    for (int s : {SIGINT, SIGTERM, SIGHUP})
+        if (signal(s, [](int which) { stopped = which; }) == SIG_IGN) signal(s, SIG_IGN);  // nohup, a script's background
+    signal(SIGPIPE, SIG_IGN);  // what is printed is not the result: `| head -1` does not end the work
+    int rc = run_main([&] {
         Settings o;
         Options options("prepare", "makes token shards of text: ./prepare TEXT.txt [more.txt | x.jsonl ...] --out data/NAME\n"
                         "writes data/NAME_train.bin, data/NAME_val.bin and data/NAME.tok (without a text: only the .tok)", {
@@ -387,4 +399,5 @@ int main(int argc, char **argv) {
         prepare(o, options.words, options.given("tokenizer"));
         return 0;
     });
+    return rc && stopped ? 128 + stopped : rc;
 }

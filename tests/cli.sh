@@ -12,6 +12,17 @@ first=$(grep -m1 '"step":1,' "$dir/run.jsonl" | sed -E 's/.*"loss":([0-9.]+).*/\
 awk -v a="$first" -v b="$last" 'BEGIN { exit !(a > 5.3 && a < 5.8 && b < a - 2) }' && ok "the loss falls from ln 256" || bad "the loss went from $first to $last"
 [ "$(cd "$dir/run" && echo *)" = "step_00000056 step_00000060 tokenizer.tok" ] && ok "--keep 2 left the last two checkpoints" || bad "checkpoints: $(ls "$dir/run" | tr '\n' ' ')"
 
+# ---- prepare, stopped
+yes "a text of words" | head -c 60000000 >"$dir/big.txt"
+mkdir "$dir/o"
+"$tools/prepare" "$dir/big.txt" --out "$dir/o/x" >"$dir/out" 2>&1 & pid=$!
+until [ -d "$dir/o/x.tmp" ] || ! kill -0 $pid 2>/dev/null; do sleep 0.005; done
+kill -TERM $pid; wait $pid; rc=$?
+same "prepare: SIGTERM leaves nothing" "$rc $(ls "$dir/o") $(cat "$dir/out")" "143  error: stopped by a signal: nothing was written"
+rm "$dir/big.txt"
+{ "$tools/prepare" "$dir/text.txt" --out "$dir/o/x"; echo $? >"$dir/rc"; } | true
+same "prepare: nobody reads what it prints" "$(cat "$dir/rc") $(ls "$dir/o" | tr '\n' ' ')" "0 x.tok x_train.bin x_val.bin "
+
 # ---- what prepare refuses
 mkdir -p "$dir/data" && seq 1000 >"$dir/data/rwkv_vocab_v20230424.txt"
 fails 1 "remove it to fetch that" env -C "$dir" sh "$PWD/data_prep/download.sh" world

@@ -3,6 +3,7 @@
 #include "../rwkv/data.h"
 #include "../rwkv/log.h"
 #include "../rwkv/rng.h"
+#include "../data_prep/output.h"
 #include "tokenizer.h"
 #include <map>
 #include <set>

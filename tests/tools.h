@@ -1,4 +1,4 @@
-/* tests/tools.h: the programs plot and stories, run as a user runs them. */
+/* tests/tools.h: the programs plot and stories, run as a user runs them; what prepare does to files that are there. */
 #pragma once
 #include "log.h"
 #include <sys/wait.h>
@@ -14,6 +14,46 @@ static Ran run_tool(const std::string &name, const std::string &arguments) {
     int status = pclose(pipe);
     r.rc = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
     return r;
+}
+
+static std::string names_in(const std::string &folder) {
+    std::set<std::string> names;
+    for (auto &entry : std::filesystem::directory_iterator(folder)) names.insert(entry.path().filename().string());
+    std::string all;
+    for (auto &name : names) all += name + " ";
+    return all;
+}
+TEST("prepare: its files appear together; one that is stopped leaves the old ones, one that was killed nothing for good") {
+    ScratchDir d;
+    put_file(d / "t.txt", std::string(1000, 'a')), put_file(d / "bad.txt", std::string(1000, 'b'));
+    run_prepare({d / "t.txt", "--out", d / "o/x"});
+    std::string before = file_bytes(d / "o/x_train.bin");
+    preparing::stopped = SIGTERM;
+    CHECK_ERROR(run_prepare({d / "bad.txt", "--out", d / "o/x"}), "stopped by a signal: nothing was written");
+    preparing::stopped = 0;
+    CHECK(with_file_limit(2900, [&] { run_prepare({d / "t.txt", d / "bad.txt", "--out", d / "o/x"}); return true; }), "a full disk");
+    CHECK(names_in(d / "o") == "x.tok x_train.bin x_val.bin " && file_bytes(d / "o/x_train.bin") == before, "%s", names_in(d / "o").c_str());
+    std::filesystem::create_directory(d / "o/x.tmp");
+    for (const char *name : {"x_train.bin", "x_val.bin.tmp", "x_train_000000.bin", "x.tok"}) put_file(d / "o/x.tmp/" + name, "half");
+    put_file(d / "o/x_train_000007.bin", "of an earlier run"), put_file(d / "o/x_train_2.bin", "not ours");
+    run_prepare({d / "bad.txt", "--out", d / "o/x"});
+    CHECK(names_in(d / "o") == "x.tok x_train.bin x_train_2.bin x_val.bin " && file_bytes(d / "o/x_train.bin") != before, "%s", names_in(d / "o").c_str());
+    run_prepare({"--tokenizer", "byte", "--out", d / "o/x"});
+    CHECK(names_in(d / "o") == "x.tok x_train.bin x_train_2.bin x_val.bin ", "without a text only the .tok is written: %s", names_in(d / "o").c_str());
+    std::filesystem::create_directory(d / "o/y.tmp"), put_file(d / "o/y.tmp/mine", "a user's own");
+    run_prepare({d / "t.txt", "--out", d / "o/y"});
+    CHECK(names_in(d / "o/y.tmp") == "mine ", "a folder that is not ours: %s", names_in(d / "o/y.tmp").c_str());
+}
+TEST("prepare: two with one --out do not mix their files") {
+    ScratchDir d;
+    put_file(d / "t.txt", std::string(1000, 'a'));
+    {
+        Output other(d / "x");
+        CHECK_ERROR(run_prepare({d / "t.txt", "--out", d / "x"}), "another ./prepare is writing " + (d / "x") + ": wait");
+        run_prepare({d / "t.txt", "--out", d / "y"});
+    }
+    run_prepare({d / "t.txt", "--out", d / "x"});
+    CHECK(names_in(d.path) == "t.txt x.tok x_train.bin x_val.bin y.tok y_train.bin y_val.bin ", "%s", names_in(d.path).c_str());
 }
 
 TEST("stories: the seed decides the text, and a longer text begins with the shorter one") {
