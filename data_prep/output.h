@@ -4,9 +4,10 @@
 
    They are written in the folder NAME.tmp, and moved to their places when all are complete; what was there before stays
    until then. The folder is locked while a program writes in it. What a killed one has left there the next one removes.
+   Nothing is replaced that cannot be made again, or that would be taken for what it is not: see keeps_what_is_needed().
    defines: Output */
 #pragma once
-#include "../rwkv/file.h"
+#include "../rwkv/tokenizer.h"
 #include <filesystem>
 #include <set>
 #include <sys/file.h>
@@ -62,6 +63,26 @@ public:
     // Where the file NAME + end is to be written to.
     std::string written(const std::string &end) const { return work + "/" + name + end; }
 
+    // The vocabulary of models that were trained with it; a text that is read (`inputs`); and, where no validation text
+    // is made, one that belongs to another training text.
+    void keeps_what_is_needed(const Tokenizer &tokenizer, const std::vector<std::string> &inputs, bool validates) const {
+        std::string tok = out + ".tok", old_val;
+        if (!access(tok.c_str(), F_OK) && MappedFile(tok).text() != tokenizer.serialize())
+            fail("%s is there and has another vocabulary, which models that were trained with it need: name another --out, or remove it", tok.c_str());
+        for (const char *part : {"_train", "_val"})
+            for (auto &end : token_files(folder, part)) {
+                std::string path = out + end;
+                struct stat old, s;
+                if (stat(path.c_str(), &old)) continue;
+                if (!S_ISREG(old.st_mode)) fail("cannot write %s: something that is not a file has this name", path.c_str());
+                for (auto &input : inputs)
+                    if (!stat(input.c_str(), &s) && same_file(s, old))
+                        fail("%s is read, and its tokens would replace it, as %s: name another --out", input.c_str(), path.c_str());
+                if (!strcmp(part, "_val")) old_val += " " + path;
+            }
+        if (!validates && !old_val.empty())
+            fail("--val 0 makes no validation text, and there is one of an earlier text: name another --out, or remove%s", old_val.c_str());
+    }
     // Moves all files to their places; of the parts that are among them nothing older stays, so that a pattern finds one run only.
     void publish() const {
         move(".tok");  // first: models need it, and it is the old one or new

@@ -348,7 +348,11 @@ static void prepare(Settings &o, const std::vector<std::string> &inputs, bool ki
             fail("the text has %zu different characters, a vocabulary at most 65536: use --keep or --tokenizer byte", codes.size());
         tokenizer = import_characters(codes);
     }
+    bool trains = !inputs.empty(), validates = trains && o.val > 0;
     Output output(o.out);
+    std::vector<std::string> read_files = inputs;
+    read_files.push_back(o.tokenizer_file);
+    output.keeps_what_is_needed(*tokenizer, read_files, validates || !trains);
     Encoder train(*tokenizer, output.written("_train"), binidx), val(*tokenizer, output.written("_val"), binidx);
     for (size_t i = 0; i < inputs.size(); i++) {
         bool jsonl = is_jsonl(inputs[i]);
@@ -357,7 +361,6 @@ static void prepare(Settings &o, const std::vector<std::string> &inputs, bool ki
         read(inputs[i], [&](const Piece &p) { split.take(p, inputs[i]); progress(inputs[i], done += p.text.size()); });
     }
     if (isatty(2)) fprintf(stderr, "\r");
-    bool trains = !inputs.empty(), validates = trains && o.val > 0;
     if ((trains && !train.files->text_bytes) || (validates && !val.files->text_bytes))
         fail("%s gives %s bytes of text to train on and %s to validate with: add text or change --val %g",
              inputs[0].c_str(), thousands(train.files->text_bytes).c_str(), thousands(val.files->text_bytes).c_str(), o.val);

@@ -428,6 +428,7 @@ TEST("prepare: a 1 KB text, byte and char; the printed command has batches") {
     for (int i = 0; i < 100; i++) text += "h\u00E9llo " + std::to_string(i % 10) + "\r\n";  // 900 characters, 1000 bytes
     put_file(d / "t.txt", "\xEF\xBB\xBF" + text);
     for (const char *kind : {"byte", "char"}) {
+        std::filesystem::remove(d / "deep/er/x.tok");  // it would be kept
         std::string said = run_prepare({d / "t.txt", "--tokenizer", kind, "--out", d / "deep/er/x"});
         auto tok = load_tokenizer(d / "deep/er/x.tok");
         std::string train = tok->decode(shard_ids(d / "deep/er/x_train.bin")), val = tok->decode(shard_ids(d / "deep/er/x_val.bin"));
@@ -555,6 +556,7 @@ TEST("prepare: a text of many blocks gives the ids of the whole text, split at a
     for (Tokenizer *t : {&bpe, &longest}) {
         put_file(d / "t.txt", text);
         t->save(d / "t.tok");
+        std::filesystem::remove(d / "x.tok");
         run_prepare({d / "t.txt", "--tokenizer-file", d / "t.tok", "--out", d / "x"});
         int64_t characters = std::count_if(text.begin(), text.end(), preparing::begins_character), left = (int64_t)(characters * 0.9);
         size_t cut = 0;

@@ -56,6 +56,34 @@ TEST("prepare: two with one --out do not mix their files") {
     CHECK(names_in(d.path) == "t.txt x.tok x_train.bin x_val.bin y.tok y_train.bin y_val.bin ", "%s", names_in(d.path).c_str());
 }
 
+TEST("prepare: a vocabulary, a text and a validation text that are needed are not replaced") {
+    ScratchDir d;
+    auto refused = [&](std::vector<std::string> words, const std::string &says) {
+        std::string tok = file_bytes(d / "x.tok"), train = file_bytes(d / "x_train.bin"), val = file_bytes(d / "x_val.bin"), names = names_in(d.path);
+        words.push_back("--out"), words.push_back(d / "x");
+        CHECK_ERROR(run_prepare(words), says);
+        CHECK(file_bytes(d / "x.tok") == tok && file_bytes(d / "x_train.bin") == train && file_bytes(d / "x_val.bin") == val && names_in(d.path) == names, "something was written");
+    };
+    put_file(d / "a.txt", std::string(100, 'a') + "bc"), put_file(d / "b.txt", std::string(100, 'b') + "ac"), put_file(d / "c.txt", std::string(100, 'b'));
+    run_prepare({d / "a.txt", "--tokenizer", "char", "--out", d / "x"});
+    run_prepare({d / "b.txt", "--tokenizer", "char", "--out", d / "x"});  // the same characters
+    run_prepare({d / "c.txt", "--tokenizer-file", d / "x.tok", "--out", d / "x"});
+    refused({d / "c.txt", "--tokenizer", "char"}, d / "x.tok is there and has another vocabulary, which models that were trained with it need: name another --out");
+    refused({"--tokenizer", "byte"}, "has another vocabulary");
+    refused({d / "b.txt", "--tokenizer", "char", "--val", "0"}, "--val 0 makes no validation text, and there is one of an earlier text: name another --out, or remove " + (d / "x_val.bin"));
+    std::filesystem::remove(d / "x_val.bin");
+    put_file(d / "x_val.bin", "a text");
+    refused({d / "x_val.bin"}, "has another vocabulary");
+    std::filesystem::remove(d / "x.tok");
+    std::filesystem::create_directory(d / "sub"), std::filesystem::create_symlink(d / "x_val.bin", d / "link.txt");
+    for (std::string name : {"x_val.bin", "sub/../x_val.bin", "link.txt"}) refused({d / "a.txt", d / name}, d / name + " is read, and its tokens would replace it, as " + (d / "x_val.bin"));
+    std::filesystem::remove(d / "x_val.bin"), std::filesystem::remove(d / "link.txt");
+    put_file(d / "x_train_000003.bin", "a text");
+    refused({d / "x_train_000003.bin"}, "is read, and its tokens would replace it");  // as what is left of an earlier run it would go, too
+    std::filesystem::create_directory(d / "x_val.bin");
+    CHECK_ERROR(run_prepare({d / "a.txt", "--out", d / "x"}), "x_val.bin: something that is not a file has this name");
+}
+
 TEST("stories: the seed decides the text, and a longer text begins with the shorter one") {
     Ran a = run_tool("stories", "--bytes 50000 --seed 7"), b = run_tool("stories", "--bytes 200000 --seed 7"), c = run_tool("stories", "--bytes 50000 --seed 8");
     CHECK(a.rc == 0 && a.said.size() >= 50000 && a.said.size() < 55000, "%d bytes", (int)a.said.size());
