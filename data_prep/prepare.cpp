@@ -26,6 +26,14 @@ struct Settings { std::string tokenizer, tokenizer_file, out, format, keep, text
 
 static std::string base_name(const std::string &path) { return path.substr(path.find_last_of('/') + 1); }
 
+// As a word that a shell takes for what it is.
+static std::string shell_word(const std::string &s) {
+    if (!s.empty() && s.find_first_not_of("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./+,:@%=-") == s.npos) return s;
+    std::string quoted = "'";
+    for (char c : s) quoted += c == '\'' ? "'\\''" : std::string(1, c);
+    return quoted + "'";
+}
+
 static volatile std::sig_atomic_t stopped = 0;  // the signal that did
 static void go_on() { if (stopped) fail("stopped by a signal: nothing was written"); }
 
@@ -70,9 +78,8 @@ static size_t check_start(const std::string &path, std::string_view s, bool any_
     else if (mark.substr(0, 2) == "\xFF\xFE" || mark.substr(0, 2) == "\xFE\xFF") encoding = "UTF-16";
     else if (zeros > s.size() / 4) encoding = s[0] ? "UTF-16LE" : "UTF-16BE";
     if (!encoding.empty())
-        fail("%s is %s (byte 0 is 0x%02X, %zu of its first %zu bytes are zero), not UTF-8: convert it with  iconv -f %s -t UTF-8 '%s' > '%s.utf8.txt'",
-             path.c_str(), encoding.c_str(),
-             (unsigned char)s[0], zeros, s.size(), encoding.c_str(), path.c_str(), path.c_str());
+        fail("%s is %s (byte 0 is 0x%02X, %zu of its first %zu bytes are zero), not UTF-8: convert it with  iconv -f %s -t UTF-8 %s > %s",
+             path.c_str(), encoding.c_str(), (unsigned char)s[0], zeros, s.size(), encoding.c_str(), shell_word(path).c_str(), shell_word(path + ".utf8.txt").c_str());
     return 0;
 }
 
@@ -83,9 +90,8 @@ static size_t whole_characters(const std::string &path, std::string_view s, int6
     if (bad == s.npos) return s.size();
     if (!last && utf8_next(s, bad, &code) == 0) return bad;
     fail("%s is not UTF-8: byte %lld is 0x%02X; if it is Windows text convert it with  "
-         "iconv -f WINDOWS-1252 -t UTF-8 '%s' > '%s.utf8.txt'  or use --tokenizer byte, which takes any bytes",
-         
-         path.c_str(), (long long)(offset + bad), (unsigned char)s[bad], path.c_str(), path.c_str());
+         "iconv -f WINDOWS-1252 -t UTF-8 %s > %s  or use --tokenizer byte, which takes any bytes",
+         path.c_str(), (long long)(offset + bad), (unsigned char)s[bad], shell_word(path).c_str(), shell_word(path + ".utf8.txt").c_str());
 }
 
 static void read_txt(const std::string &path, bool any_bytes, const Take &take) {
@@ -308,12 +314,12 @@ static void print_command(const Settings &o, const std::string &train, const std
     while (T > 1 && shortest < T + 1) T /= 2;
     while (B > 1 && (shortest - 1) / T < B) B /= 2;  // validation has one full batch at least
     int64_t steps = std::min<int64_t>(std::max<int64_t>(train_tokens / (B * T), 300), 20000);
-    printf("train with\n  ./train_rwkv --train %s%s%s --out runs/%s --layers %d --dim %d --ctx %lld --batch %lld --steps %lld --lr %s\n",
-           train.c_str(), val.empty() ? "" : " --val ", val.c_str(),
-           base_name(o.out).c_str(), s->layers, s->dim, (long long)T, (long long)B, (long long)steps, s->lr);
+    printf("train with\n  ./train_rwkv --train %s%s%s --out %s --layers %d --dim %d --ctx %lld --batch %lld --steps %lld --lr %s\n",
+           shell_word(train).c_str(), val.empty() ? "" : " --val ", val.empty() ? "" : shell_word(val).c_str(),
+           shell_word("runs/" + base_name(o.out)).c_str(), s->layers, s->dim, (long long)T, (long long)B, (long long)steps, s->lr);
     if (o.format == "binidx" && magic_prime(train_tokens, T))
-        printf("RWKV-LM's trainer takes  --data_file %s_train --data_type binidx --ctx_len %lld --my_exit_tokens %lld --magic_prime %lld\n",
-               o.out.c_str(), (long long)T, (long long)train_tokens, (long long)magic_prime(train_tokens, T));
+        printf("RWKV-LM's trainer takes  --data_file %s --data_type binidx --ctx_len %lld --my_exit_tokens %lld --magic_prime %lld\n",
+               shell_word(o.out + "_train").c_str(), (long long)T, (long long)train_tokens, (long long)magic_prime(train_tokens, T));
 }
 
 static void prepare(Settings &o, const std::vector<std::string> &inputs, bool kind_given) {

@@ -16,6 +16,10 @@ static Ran run_tool(const std::string &name, const std::string &arguments) {
     return r;
 }
 
+static std::string text_between(const std::string &s, const std::string &from, const std::string &to) {
+    size_t i = s.find(from), j = i == s.npos ? i : s.find(to, i + from.size());
+    return j == s.npos ? "" : s.substr(i + from.size(), j - i - from.size());
+}
 static std::string names_in(const std::string &folder) {
     std::set<std::string> names;
     for (auto &entry : std::filesystem::directory_iterator(folder)) names.insert(entry.path().filename().string());
@@ -84,6 +88,20 @@ TEST("prepare: a vocabulary, a text and a validation text that are needed are no
     CHECK_ERROR(run_prepare({d / "a.txt", "--out", d / "x"}), "x_val.bin: something that is not a file has this name");
 }
 
+TEST("prepare: a shell takes the printed commands apart into the words that are meant") {
+    ScratchDir d;
+    put_file(d / "t.txt", std::string(1000, 'a')), put_file(d / "it's.txt", "caf\xE9");
+    for (std::string name : {"plain", "a b", "it's $HOME", "*", "`x`;&\"\\"}) {
+        std::string said = run_prepare({d / "t.txt", "--format", "binidx", "--out", d / name}), words;
+        std::string command = text_between(said, "./train_rwkv ", " --layers") + " " + text_between(said, "takes  ", " --data_type");
+        put_file(d / "c.sh", "printf '%s|' " + command + " > " + (d / "words"));
+        CHECK(!system(("sh " + (d / "c.sh")).c_str()), "%s", command.c_str());
+        words = "--train|" + (d / name) + "_train.bin|--val|" + (d / name) + "_val.bin|--out|runs/" + name + "|--data_file|" + (d / name) + "_train|";
+        CHECK(file_bytes(d / "words") == words && (name != "plain" || command.find('\'') == command.npos), "%s", command.c_str());
+    }
+    CHECK_ERROR(run_prepare({d / "it's.txt", "--tokenizer", "char", "--out", d / "x"}), "'" + d.path + "/it'\\''s.txt' > '" + d.path + "/it'\\''s.txt.utf8.txt'");
+}
+
 TEST("stories: the seed decides the text, and a longer text begins with the shorter one") {
     Ran a = run_tool("stories", "--bytes 50000 --seed 7"), b = run_tool("stories", "--bytes 200000 --seed 7"), c = run_tool("stories", "--bytes 50000 --seed 8");
     CHECK(a.rc == 0 && a.said.size() >= 50000 && a.said.size() < 55000, "%d bytes", (int)a.said.size());
@@ -142,10 +160,6 @@ template<class Loss> std::string made_log(int steps, const char *options, const 
         if (i % 10 == 0) s += format("{\"step\":%d,\"val_loss\":%.9g,\"bits_per_byte\":2.5}\n", i, loss(i) + 1.0);
     }
     return s + format("{\"step\":%d,\"sample\":\"if a < b && \\\"c\\\"\\nthen <script>\"}\n", steps);
-}
-static std::string text_between(const std::string &s, const std::string &from, const std::string &to) {
-    size_t i = s.find(from), j = i == s.npos ? i : s.find(to, i + from.size());
-    return j == s.npos ? "" : s.substr(i + from.size(), j - i - from.size());
 }
 TEST("plot: runs under one name become their mean and standard deviation, at the steps that all have") {
     LogFolder folder;
