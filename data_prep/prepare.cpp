@@ -49,13 +49,12 @@ struct Blocks {
     const std::string path;
     FILE *file;
     std::vector<char> buffer = std::vector<char>(BLOCK);
-    explicit Blocks(const std::string &path) : path(path), file(fopen(path.c_str(), "rb")) {
+    explicit Blocks(const std::string &path) : path(path) {
         struct stat s;
-        if (!file) fail("cannot open %s: %s", path.c_str(), strerror(errno));
-        if (fstat(fileno(file), &s) || !S_ISREG(s.st_mode)) {
-            fclose(file);
-            fail("%s is not a plain file: it has to be read twice; write the text to a file first", path.c_str());
-        }
+        bool there = !stat(path.c_str(), &s);  // to open a pipe would be to wait for who writes into it
+        if (there && S_ISDIR(s.st_mode)) fail("%s is a folder, not a plain file: name the texts in it, such as %s/*.txt", path.c_str(), path.c_str());
+        if (there && !S_ISREG(s.st_mode)) fail("%s is not a plain file, and a text is read twice: write it to a file first", path.c_str());
+        if (!(file = fopen(path.c_str(), "rb"))) fail("cannot open %s: %s", path.c_str(), strerror(errno));
     }
     Blocks(const Blocks &) = delete;
     ~Blocks() { fclose(file); }

@@ -102,6 +102,15 @@ TEST("prepare: a shell takes the printed commands apart into the words that are 
     CHECK_ERROR(run_prepare({d / "it's.txt", "--tokenizer", "char", "--out", d / "x"}), "'" + d.path + "/it'\\''s.txt' > '" + d.path + "/it'\\''s.txt.utf8.txt'");
 }
 
+TEST("prepare: a folder and a pipe are no texts, and nobody waits for them") {
+    ScratchDir d;
+    CHECK(!mkfifo((d / "pipe").c_str(), 0666), "mkfifo");
+    CHECK_ERROR(run_prepare({d.path, "--out", d / "x"}), d.path + " is a folder, not a plain file: name the texts in it, such as " + d.path + "/*.txt");
+    alarm(60);  // it waited for ever
+    CHECK_ERROR(run_prepare({d / "pipe", "--out", d / "x"}), "pipe is not a plain file, and a text is read twice: write it to a file first");
+    alarm(0);
+}
+
 TEST("stories: the seed decides the text, and a longer text begins with the shorter one") {
     Ran a = run_tool("stories", "--bytes 50000 --seed 7"), b = run_tool("stories", "--bytes 200000 --seed 7"), c = run_tool("stories", "--bytes 50000 --seed 8");
     CHECK(a.rc == 0 && a.said.size() >= 50000 && a.said.size() < 55000, "%d bytes", (int)a.said.size());
