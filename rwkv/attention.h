@@ -589,7 +589,7 @@ __global__ void attention_append_kernel(AttentionArgs a, AttentionCache cache) {
     for (int c = threadIdx.x; c < C; c += blockDim.x) cache.k[to + c] = a.k[from + c], cache.v[to + c] = a.v[from + c];
 }
 template<int W> __global__ void attention_chunk_kernel(AttentionArgs a, AttentionCache cache, real *partial, int chunks) {
-    __shared__ real q[128], p[CACHE_CHUNK], parts[EXACT_THREADS * W];
+    __shared__ alignas(16) real q[128], p[CACHE_CHUNK], parts[EXACT_THREADS * W];  // read by vectors
     __shared__ BlockRoom room;
     int chunk = blockIdx.x % chunks, i = blockIdx.x / chunks, t = i % a.T, h = i / a.T % a.H, b = i / a.T / a.H, C = a.H * a.D, turn = 0;  // i: (b,h,t)
     int first = chunk * CACHE_CHUNK, n = min(CACHE_CHUNK, min(cache.positions, *cache.past + t + 1) - first), D = a.D;

@@ -7,6 +7,7 @@
 #include "../../rwkv/cuda.h"
 #include "../../rwkv/rng.h"
 
+constexpr int64_t REPEATS = 1 << 20;  // random numbers of large problems, or drawing them would take longer than what is measured
 // Buffers that are freed together. On the host everything is in fp64.
 struct DeviceBuffers {
     std::vector<void *> owned;
@@ -19,9 +20,11 @@ struct DeviceBuffers {
         owned.push_back(p);
         return p;
     }
-    template<class T> T *upload(std::vector<double> &x) {  // x becomes what the kernels see
+    template<class T> T *upload(std::vector<double> &x) {  // x, made of random_numbers(), becomes what the kernels see
         std::vector<T> host(x.size());
-        for (size_t i = 0; i < x.size(); i++) host[i] = (T)(real)x[i], x[i] = (double)(real)host[i];
+        const size_t drawn = std::min<size_t>(x.size(), REPEATS);
+        for (size_t i = 0; i < drawn; i++) host[i] = (T)(real)x[i], x[i] = (double)(real)host[i];
+        for (size_t i = drawn; i < x.size(); i++) host[i] = host[i - REPEATS], x[i] = x[i - REPEATS];  // conversion is what takes time
         T *p = room<T>(x.size());
         cudaCheck(cudaMemcpy(p, host.data(), x.size() * sizeof(T), cudaMemcpyHostToDevice));
         return p;
@@ -34,10 +37,10 @@ struct DeviceBuffers {
         return x;
     }
 };
-// n times draw(); those of a large problem repeat, or drawing would take longer than what is measured
+// n times draw(), again from the first after REPEATS
 template<class F> std::vector<double> random_numbers(int64_t n, F draw) {
     std::vector<double> x(n);
-    for (int64_t i = 0; i < n; i++) x[i] = i < 1 << 20 ? draw() : x[i - (1 << 20)];
+    for (int64_t i = 0; i < n; i++) x[i] = i < REPEATS ? draw() : x[i - REPEATS];
     return x;
 }
 
