@@ -459,7 +459,7 @@ struct RWKV7 {
     struct Kept { floatX *Layer::*buffer; int level; int64_t count; };
     std::vector<Kept> kept() const {
         int64_t NC = (int64_t)B * T * s.C, D = s['w'] + s['a'] + s['g'] + s['v'];
-        return {{&Layer::x, 3, NC}, {&Layer::x2, 3, NC}, {&Layer::mixed, 1, 6 * NC}, {&Layer::rkv, 2, 3 * NC}, {&Layer::low, 2, (int64_t)B * T * D}, {&Layer::up, 2, 4 * NC},
+        return {{&Layer::x, 3, NC}, {&Layer::x2, 3, NC}, {&Layer::mixed, 1, 6 * NC}, {&Layer::rkv, 2, 3 * NC}, {&Layer::low, 2, low_room((int64_t)B * T, D) + 256}, {&Layer::up, 2, 4 * NC},
                 {&Layer::ready, 1, 4 * NC}, {&Layer::vp, 1, NC}, {&Layer::y, 2, NC}, {&Layer::out, 1, NC}, {&Layer::ffn_mixed, 1, NC}, {&Layer::s, 2, (int64_t)B * T * s.F}};
     }
     void plan(Arena &arena) {
@@ -497,10 +497,11 @@ struct RWKV7 {
     const real *vector(int64_t offset) const { return p.master + offset; }    // vectors: real
     template<class R> R *state(R *base, const Input &in, int l, int part) const { return base ? base + l * layer_state(in.B) + (int64_t)part * in.B * s.C : nullptr; }
     int width(int lora) const { return s["wagv"[lora]]; }
+    static int64_t low_room(int64_t BT, int width) { return (BT * width + 63) / 64 * 64; }  // aligned for vectors
     floatX *low(const Layer &a, const Input &in, int lora) const {  // (B,T,D) inside a LoRA
-        int64_t before = 0;
-        for (int i = 0; i < lora; i++) before += width(i);
-        return a.low + in.N() * before;
+        floatX *z = a.low;
+        for (int i = 0; i < lora; i++) z += low_room(in.N(), width(i));
+        return z;
     }
     floatX *up(const Layer &a, const Input &in, int lora) const { return a.up + lora * in.N() * s.C; }
     const floatX *lora_input(const Layer &a, const Input &in, int lora) const {  // w a g have mixes of their own, v's is that of Wv

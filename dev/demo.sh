@@ -19,6 +19,7 @@ fi
 [ -r "$text" ] || { echo "error: TEXT=$text cannot be read; pass a plain text file" >&2; exit 1; }
 [ "$(wc -c <"$text")" -ge 12000 ] || { echo "error: TEXT=$text has $(wc -c <"$text") bytes; the demo needs 12,000 or more, so that a tenth is enough to validate on" >&2; exit 1; }
 
+rm -f data/demo.tok  # of another text: a run keeps its own
 say "preparing $text"
 ./prepare "$text" --tokenizer char --out data/demo | sed '/^train with/,$d'
 

@@ -180,7 +180,7 @@ template<int F, int S, class X> __global__ void __launch_bounds__(EXACT_THREADS)
         for (int lane = threadIdx.x * SOFTMAX_LANES; lane < F; lane += blockDim.x * SOFTMAX_LANES) {
             typedef Vec<SOFTMAX_LANES> V;
             constexpr int W = SOFTMAX_LANES;
-            int end = seen(lane, W), all = min(end, position + lane - at + 1);  // the first lane sees `all` of them
+            int end = seen(lane / LANES * LANES, LANES), all = min(end, position + lane - at + 1);  // what the product reads; the first lane sees `all` of them
             V before = load<W>(most + lane), m = before, i = count_from<W>(position + lane);
             for (int j = 0; j < end; j++) {
                 V s = load<W>(scores + j * F + lane);
@@ -516,8 +516,8 @@ template<int P, bool KEYS, bool DROPOUT> __global__ void __launch_bounds__(MMA_T
         load_tile<P, TILE>(y, (KEYS ? a.q : a.k) + at0 + at * a.row, a.row, a.T - at, a.D, aligned);
         load_tile<P, TILE>(y + TILE * Z::LD, KEYS ? p.dout + out0 + at * C : a.v + at0 + at * a.row, KEYS ? C : a.row, a.T - at, a.D, aligned);
         cp_async_commit();
-        for (int i = threadIdx.x; KEYS && i < TILE; i += MMA_THREADS)  // where there is no query, q and dout are 0: anything finite will do
-            stats[stage * 2 * TILE + i] = lse[min(at + i, a.T - 1)], stats[(stage * 2 + 1) * TILE + i] = delta[min(at + i, a.T - 1)];
+        for (int i = threadIdx.x; KEYS && i < TILE; i += MMA_THREADS)  // where there is no query, p = 2^-inf = 0
+            stats[stage * 2 * TILE + i] = at + i < a.T ? lse[at + i] : INFINITY, stats[(stage * 2 + 1) * TILE + i] = delta[min(at + i, a.T - 1)];
     };
     load_tile<P, Z::ROWS>(x1, (KEYS ? a.k : a.q) + at0 + first * a.row, a.row, a.T - first, a.D, aligned);
     load_tile<P, Z::ROWS>(x2, KEYS ? a.v + at0 + first * a.row : p.dout + out0 + first * C, KEYS ? a.row : C, a.T - first, a.D, aligned);
@@ -589,7 +589,7 @@ __global__ void attention_append_kernel(AttentionArgs a, AttentionCache cache) {
     for (int c = threadIdx.x; c < C; c += blockDim.x) cache.k[to + c] = a.k[from + c], cache.v[to + c] = a.v[from + c];
 }
 template<int W> __global__ void attention_chunk_kernel(AttentionArgs a, AttentionCache cache, real *partial, int chunks) {
-    __shared__ alignas(16) real q[128], p[CACHE_CHUNK], parts[EXACT_THREADS * W];  // read by vectors
+    alignas(16) __shared__ real q[128], p[CACHE_CHUNK], parts[EXACT_THREADS * W];  // read by vectors
     __shared__ BlockRoom room;
     int chunk = blockIdx.x % chunks, i = blockIdx.x / chunks, t = i % a.T, h = i / a.T % a.H, b = i / a.T / a.H, C = a.H * a.D, turn = 0;  // i: (b,h,t)
     int first = chunk * CACHE_CHUNK, n = min(CACHE_CHUNK, min(cache.positions, *cache.past + t + 1) - first), D = a.D;

@@ -87,7 +87,7 @@ TEST("rwkv7: every tensor's gradient along a random direction = finite differenc
 // properties of the model
 
 static const Shape rwkv7_shape = {19, 64, 40, 3};  // 4 heads of 16
-TEST("rwkv7: causal: a token changes no logit before it, not by one bit") { test_causal<RWKV7>(rwkv7_shape, rwkv7_small); }
+TEST("rwkv7: causal: a token changes no logit before it, not by one bit") { test_causal<RWKV7>(rwkv7_shape, rwkv7_small, ON_GPU ? WKV7_CHUNK : 1); }
 TEST("rwkv7: a sequence does not depend on the others of its batch") { test_batch_rows<RWKV7>(rwkv7_shape, rwkv7_small); }
 TEST("rwkv7: GPT mode = RNN mode: parallel logits and state are those of one token at a time") {
     test_gpt_is_rnn<RWKV7>(rwkv7_shape, 1, rwkv7_small);
@@ -95,8 +95,8 @@ TEST("rwkv7: GPT mode = RNN mode: parallel logits and state are those of one tok
     test_gpt_is_rnn<RWKV7>({19, 160, 40, 2}, 5, rwkv7_config(80, 5, 3, 2, 7));
 }
 TEST("rwkv7: two chunks with the state and its gradient carried = the whole sequence") {
-    test_chunks<RWKV7>(rwkv7_shape, rwkv7_small);
-    test_chunks<RWKV7>({19, 128, 40, 2}, rwkv7_config(64, 5, 3, 2, 7));
+    test_chunks<RWKV7>(rwkv7_shape, rwkv7_small, (ON_GPU ? 4 : 1) * TOLERANCE);  // a cut moves the chunks of the products
+    test_chunks<RWKV7>({19, 128, 40, 2}, rwkv7_config(64, 5, 3, 2, 7), (ON_GPU ? 4 : 1) * TOLERANCE);
 }
 TEST("rwkv7: gradients of two half batches add up to those of the whole batch, L2Wrap included") { test_accumulation<RWKV7>(rwkv7_shape, rwkv7_small); }
 TEST("rwkv7: recompute changes the memory, not one bit of the gradients") {

@@ -4,12 +4,18 @@
            CHECK(a == b, "a is %d, b is %d", a, b);          // NaN never passes: write !(err <= tol) as CHECK(err <= tol)
            CHECK_ERROR(read("empty.bin"), "empty.bin");      // throws Error whose sentence has these words
        }
-   A test fails once, at its first failed CHECK.   defines: TEST, CHECK, CHECK_ERROR, SKIP, run_tests */
+   A test fails once, at its first failed CHECK.   defines: ON_GPU, TEST, CHECK, CHECK_ERROR, SKIP, run_tests */
 #pragma once
 #include "../rwkv/check.h"
 #include <cstring>
 #include <string>
 #include <vector>
+
+#ifdef __CUDACC__
+constexpr bool ON_GPU = true;   // kernels with products of many tokens at once, in another order than one after the other
+#else
+constexpr bool ON_GPU = false;
+#endif
 
 struct TestCase { const char *name; void (*body)(); };
 inline std::vector<TestCase> &test_cases() { static std::vector<TestCase> t; return t; }

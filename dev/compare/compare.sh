@@ -76,7 +76,7 @@ if [ -z "$PROMPT" ]; then
     case $TEXT in *shakespeare*) PROMPT=ROMEO: ;; *stories*) PROMPT="Once upon a time" ;; *) [ "$SIZE" = cpu ] || [ "$SIZE" = rwkv7 ] || PROMPT="Soviet Union" ;; esac
 fi
 mkdir -p "$OUT"
-rm -f "$OUT"/*.jsonl "$OUT"/*.out "$OUT"/compare.md "$OUT"/*.svg "$OUT"/report.html
+rm -f "$OUT"/*.jsonl "$OUT"/*.out "$OUT"/compare.md "$OUT"/*.svg "$OUT"/report.html "$OUT"/text.tok
 "$BIN/prepare" "$TEXT" --tokenizer "$tokenizer" ${keep:+--keep "$keep"} --out "$OUT/text" >"$OUT/prepare.out"
 grep -E 'characters|alphabet|bytes' "$OUT/prepare.out" || true
 

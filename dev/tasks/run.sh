@@ -28,6 +28,7 @@ while IFS='|' read -r name task lines options; do
     data=data/tasks/$name
     build/tools/tasks $task --examples $lines --seed "$SEED" --out $data.txt
     build/tools/tasks $task --examples 2000 --seed $((SEED + 1000)) --out ${data}_test.txt
+    rm -f $data.tok
     build/tools/prepare $data.txt --tokenizer char --val 0 --out $data >/dev/null
     for model in rwkv4 rwkv7; do
         out=runs/tasks/$name-$model start=$SECONDS
