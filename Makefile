@@ -8,6 +8,7 @@
 #
 # PRECISION=fp32|bf16|fp16, on the CPU also fp64   [gpu: bf16, cpu: fp32]    GPU_ARCH="80 90"   [see dev/gpu_flags.sh]
 # DEBUG=1 for gdb and errors at the launch that caused them   SANITIZE=1 for ASan and UBSan (CPU)   CXX=clang++
+# REHEARSE=1 on the CPU: the kernels and launches of the GPU, to test them without one
 #
 # Programs go to build/DEVICE-PRECISION/, links to the ones last made to the top.
 
@@ -18,7 +19,7 @@ CXX ?= g++
 NVCC ?= nvcc
 DEVICE ?= $(shell dev/gpu_flags.sh --visible "$(NVCC)" && echo gpu || echo cpu)
 PRECISION ?= $(if $(filter gpu,$(DEVICE)),bf16,fp32)
-BUILD := build/$(DEVICE)-$(PRECISION)$(if $(DEBUG),-debug)$(if $(SANITIZE),-sanitize)
+BUILD := build/$(DEVICE)-$(PRECISION)$(if $(DEBUG),-debug)$(if $(SANITIZE),-sanitize)$(if $(REHEARSE),-rehearsal)
 
 PROGRAMS := train_rwkv train_rwkv7 train_gpt2 run_rwkv    # CUDA: one .cu at the top each
 TOOLS := prepare stories tasks plot                       # plain C++
@@ -38,7 +39,7 @@ ifeq (,$(filter fp32 bf16 fp16 $(if $(filter cpu,$(DEVICE)),fp64),$(PRECISION)))
 $(error PRECISION=$(PRECISION) is not one of fp32 bf16 fp16$(if $(filter cpu,$(DEVICE)), fp64); fp64 is for the CPU)
 endif
 upper = $(shell echo $1 | tr a-z A-Z)
-DEFINES = -DPRECISION_$(call upper,$(PRECISION)) $(if $(DEBUG),-DDEBUG) $(if $(filter $*,$(MODEL_TOOLS)),-DMODEL_$(call upper,$(lastword $(subst _, ,$*)))) -I.
+DEFINES = -DPRECISION_$(call upper,$(PRECISION)) $(if $(DEBUG),-DDEBUG) $(if $(REHEARSE),-DREHEARSAL) $(if $(filter $*,$(MODEL_TOOLS)),-DMODEL_$(call upper,$(lastword $(subst _, ,$*)))) -I.
 
 # -march=native: the CPU kernels are plain vector code; override ARCH to build for another machine
 ARCH ?= native

@@ -97,7 +97,7 @@ static const std::vector<TensorRow> rwkv4_rows = {
 
 constexpr real WKV_LO = real(1) / (1ll << 40), WKV_HI = real(1ll << 40);
 constexpr int WKV_CHUNK = 16;  // steps of a warp at a time, and between kept states
-#ifdef CUDA_CPU
+#ifdef CPU_SHAPES
 constexpr int WKV_WIDTH = ELEMENT_WIDTH, WKV_WARPS = 4;  // the model uses 1: a thread is a SIMD register of work; tests use more
 #else
 constexpr int WKV_WIDTH = 1, WKV_WARPS = 12;  // an SM has room for 12 warps of 168 registers, which is what backward takes
@@ -327,7 +327,7 @@ inline int wkv_lanes(int C, int width) {  // the channels of a block divide C, s
 }
 // As many warps as let all blocks run at once: with large B C one each, and T is not split.
 inline int wkv_warps(int B, int T, int C) {
-#ifdef CUDA_CPU
+#ifdef CPU_SHAPES
     return 1;
 #endif
     int64_t blocks = (int64_t)B * C / (WKV_LANES * WKV_WIDTH);

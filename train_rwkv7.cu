@@ -130,7 +130,7 @@ struct Walk {
     int part = blockIdx.y * blockDim.y + threadIdx.y, step = gridDim.y * blockDim.y;
     int64_t row = part;
 };
-#ifdef CUDA_CPU
+#ifdef CPU_SHAPES
 constexpr int HEAD_WARPS = 1;
 template<class F> inline void dispatch_head(int N, F f) {  // f(W, lanes)
     bool check = cuda_cpu::opt.check;  // whole warps, as on a GPU

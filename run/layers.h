@@ -111,7 +111,7 @@ inline void final_norm(floatX *out, const real *x, const real *w, const real *b,
 // ------------------------------------------------------------------------------------------------
 // Kernels that work on one head of a token: a warp, whose threads hold every 32nd group of W channels
 
-#ifdef CUDA_CPU
+#ifdef CPU_SHAPES
 constexpr int HEAD_WIDTH = ELEMENT_WIDTH, HEADS_PER_BLOCK = 1;
 #else
 constexpr int HEAD_WIDTH = 1, HEADS_PER_BLOCK = 4;

@@ -259,7 +259,7 @@ inline void gemm(const Linear &j, int N, const LinearScratch &s, cudaStream_t st
 // Layers that do not depend on each other
 constexpr int DECODE_MOST = 16;  // tokens up to which reading the weights once a warp beats tiles of a GEMM on a GPU (not measured)
 inline void linear(std::initializer_list<Linear> list, int N, bool decode, const LinearScratch &s, cudaStream_t stream) {
-#ifdef CUDA_CPU
+#ifdef CPU_SHAPES
     bool many = false;
 #else
     bool many = N > DECODE_MOST;

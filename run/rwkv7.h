@@ -120,7 +120,7 @@ __global__ void transpose_state_kernel(real *to, const real *from, int N, int64_
 }
 
 struct Rwkv7 : Network {
-#ifdef CUDA_CPU
+#ifdef CPU_SHAPES
     bool chunked = false;
 #else
     bool chunked = true;                       // prompts of 16 tokens or more

@@ -64,7 +64,7 @@ struct AttentionMask {
 // one vector at a time. Threads share the pieces of a product; on the CPU a block is one thread, and waits for nobody.
 
 constexpr int ROWS = 4;                               // of a piece: ROWS * LANES sums in registers
-#ifdef CUDA_CPU
+#ifdef CPU_SHAPES
 constexpr int LANES = 2 * NATIVE, SOFTMAX_LANES = LANES, GROUP = 1, EXACT_SHARED = 227 << 10;
 constexpr bool ROWS_FIRST = true;                     // neighbouring pieces have their lanes in common: they stay in L1
 #else
@@ -98,7 +98,7 @@ template<int F, class Body> __device__ inline void for_pieces(int rows, Body f) 
 }
 // sum[r] += x_(row + r) y, over d < n: x rows of n scalars, y [n][F] at its first lane
 template<int F> __device__ inline void multiply_rows(Vec<LANES> (&sum)[ROWS], const real *x, const real *y, int n) {
-#ifdef CUDA_CPU
+#ifdef CPU_SHAPES
     constexpr int STEP = 1;
 #else
     constexpr int STEP = 4;                           // scalars at a load
@@ -644,7 +644,7 @@ template<class Kernel> inline void allow_shared(Kernel *kernel, int bytes) {  //
 inline void attention_check(const AttentionArgs &a) {
     if (a.D < 2 || a.D > 128 || a.D % 2) fail("attention takes heads of an even size from 2 to 128, not %d", a.D);  // even: results leave in pairs
 }
-#ifdef CUDA_CPU
+#ifdef CPU_SHAPES
 constexpr int MOST_LANES = 64, EXACT_ROWS = 64;      // 64 x 64 floats are 16 KB; a block's matrices stay in L2, what a product reads in L1
 #else
 constexpr int MOST_LANES = 64, EXACT_ROWS = 32;
@@ -702,7 +702,7 @@ inline void attention_backward_tensor(const AttentionBackwardArgs &g, cudaStream
     });
 }
 #endif
-#if (defined(PRECISION_BF16) || defined(PRECISION_FP16)) && !defined(CUDA_CPU)  // the CPU has no tensor cores: there they are a test
+#if (defined(PRECISION_BF16) || defined(PRECISION_FP16)) && !defined(CPU_SHAPES)  // the CPU has no tensor cores: there they are a test
 #define ATTENTION_TENSOR
 #endif
 

@@ -54,6 +54,11 @@ constexpr real LOG2E = real(1.4426950408889634074), LN2 = real(0.693147180559945
 // ------------------------------------------------------------------------------------------------
 // Vec<W>: the same arithmetic on W channels. On the GPU an array that lives in registers; on the CPU one or more
 // compiler vectors of the machine's own size (a larger one would be taken apart through memory, ten times slower).
+// Some kernels have two shapes, or there are two of them: what is fast on a CPU and what is fast on a GPU. With REHEARSE=1
+// (make) the CPU runs those of the GPU, slowly: a test without a GPU of what a GPU will do.
+#if defined(CUDA_CPU) && !defined(REHEARSAL)
+#define CPU_SHAPES
+#endif
 #ifdef CUDA_CPU
 #if defined(__AVX512F__)
 constexpr int NATIVE = 64 / sizeof(real);
@@ -331,7 +336,7 @@ template<class F> inline void elementwise(int64_t n, F launch) {
 inline int row_threads(int C, int width) {
     int n = C / width;
     if (n > 1024) fail("%d channels do not fit one block of 1024 threads: --dim must have more factors of two", C);
-#ifdef CUDA_CPU
+#ifdef CPU_SHAPES
     if (!cuda_cpu::opt.check) return n;
 #endif
     return (n + 31) / 32 * 32;
@@ -343,7 +348,7 @@ inline const cudaDeviceProp &device() {
 // Threads of a block whose loops take any number of them: whole warps, as all lanes take part in its sums. On the CPU one:
 // its loops are already vector loops.
 inline int loop_threads(int64_t most) {
-#ifdef CUDA_CPU
+#ifdef CPU_SHAPES
     if (!cuda_cpu::opt.check) return 1;
 #endif
     return (int)std::min<int64_t>(1024, (std::max<int64_t>(most, 1) + 31) / 32 * 32);

@@ -83,7 +83,7 @@ struct MixBackwardArgs {
 // The largest block of mix_backward, and with it its registers: 168 a thread for 384 threads (C = 3072), which three mixes
 // of 8 channels need and six nearly. Beyond, a second instance has to do with 96 and spills up to 700 bytes; it reaches
 // C = 5120, the widest official model's.
-#ifdef CUDA_CPU
+#ifdef CPU_SHAPES
 constexpr int mix_threads(int, bool) { return 1024; }
 #else
 constexpr int mix_threads(int W, bool many) { return W < 4 ? 1024 : many ? 640 : 384; }

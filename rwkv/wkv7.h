@@ -673,7 +673,7 @@ template<Wkv7Mode MODE, int N, int L, int V, class Around = Wkv7Bare> inline voi
 }
 inline int64_t wkv7_slice_count(int B, int T, int H, int N, int V) { return N > V ? (int64_t)ceil_div(N, V) * 5 * B * T * H * N : 0; }
 
-#ifndef CUDA_CPU
+#ifndef CPU_SHAPES
 // ------------------------------------------------------------------------------------------------
 // GPU: chunks of 16, heads of up to 32, 64 and 128 channels; those between are padded with zeros, which costs time only.
 // Forward is cut into more blocks while there are fewer than processors. Backward has all value channels of a head in a block,
@@ -704,7 +704,7 @@ inline void wkv7_backward(const Wkv7BackwardArgs &g, cudaStream_t stream) {
 }
 #endif
 
-#ifdef CUDA_CPU
+#ifdef CPU_SHAPES
 // ------------------------------------------------------------------------------------------------
 // CPU: the recurrence row by row. One thread has one head of one sequence; rows of S do not see each other, so four at
 // a time go through 16 steps while they and the inputs of those steps lie in the first-level cache. (In chunks of

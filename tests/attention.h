@@ -8,7 +8,7 @@
 // before the second product (eps 4e-3, 5e-4), as is the result; errors of ds grow by what cancels in dp - D.
 constexpr double ATTENTION_TOLERANCE = sizeof(floatX) == 8 ? 1e-12 : sizeof(floatX) == 4 ? 1e-5 : std::is_same<floatX, __half>::value ? 3e-3 : 2e-2;
 
-#if defined(CUDA_CPU) && (defined(PRECISION_BF16) || defined(PRECISION_FP16))
+#if defined(CPU_SHAPES) && (defined(PRECISION_BF16) || defined(PRECISION_FP16))
 #define TEST_TENSOR                           // the CPU has two sets of kernels for 16-bit types
 static const std::vector<bool> attention_paths = {false, true};
 #else

@@ -326,14 +326,22 @@ template<class M> void test_gpt_is_rnn(Shape s, int step = 1, typename M::Config
         }
         std::swap(now, next);
     }
-    std::vector<real> last(n);
-    cudaCheck(cudaMemcpy(last.data(), now, n * sizeof(real), cudaMemcpyDeviceToHost));
-    double e = worst(last.data(), whole.get().data(), n);
-    CHECK(e <= TOLERANCE, "final states differ by %.2e", e);
+    // The states say the same, which need not be the same numbers: RWKV-4's sums have a common exponent of any size
+    auto after = [&](const real *state) {
+        ModelInput more = rig.part(0, B, 0, 5, state, M::recurrent ? nullptr : (real *)state);
+        more.past = T;
+        rig.forward(more);
+        return rig.logits(more);
+    };
+    if (T + 5 > rig.model->max_past()) return;
+    std::vector<double> a = after(whole.p), b = after(now);
+    double e = worst(b.data(), a.data(), a.size());
+    CHECK(e <= TOLERANCE, "logits after the final states differ by %.2e", e);
 }
 // Two chunks with the state and its gradient carried = the whole sequence
-template<class M> void test_chunks(Shape s, typename M::Config config = {}, double tolerance = TOLERANCE) {
+template<class M> void test_chunks(Shape s, typename M::Config config = {}, double tolerance = TOLERANCE, int least = 1) {
     for (int cut : {1, 15, 16, 20}) {
+        if (cut < least) continue;
         int T = 33, B = 2;
         Random<M> rig(s, B, T, 0, config);
         ModelInput in = rig.all();

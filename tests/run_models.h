@@ -177,7 +177,7 @@ TEST("run: random models of every version and odd shapes = the plain model, GPT 
     }
 }
 
-#ifdef CUDA_CPU
+#ifdef CPU_SHAPES
 TEST("run: the size of the prefill's chunks changes not one bit of logits and state") {
     ScratchDir dir;
     for (const Shape5 &s : shapes) {

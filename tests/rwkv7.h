@@ -95,8 +95,12 @@ TEST("rwkv7: GPT mode = RNN mode: parallel logits and state are those of one tok
     test_gpt_is_rnn<RWKV7>({19, 160, 40, 2}, 5, rwkv7_config(80, 5, 3, 2, 7));
 }
 TEST("rwkv7: two chunks with the state and its gradient carried = the whole sequence") {
-    test_chunks<RWKV7>(rwkv7_shape, rwkv7_small, (ON_GPU ? 4 : 1) * TOLERANCE);  // a cut moves the chunks of the products
-    test_chunks<RWKV7>({19, 128, 40, 2}, rwkv7_config(64, 5, 3, 2, 7), (ON_GPU ? 4 : 1) * TOLERANCE);
+    // A cut moves the chunks in which a GPU multiplies. One token alone has r.k from a single product, which may cancel, and then
+    // GroupNorm multiplies its rounding: in 16 bits the gradients of the two ways are 0.65 apart (bf16) and 0.08 (fp16).
+    const double tolerance = (ON_GPU ? 4 : 1) * TOLERANCE;
+    const int least = ON_GPU && has_master ? 2 : 1;
+    test_chunks<RWKV7>(rwkv7_shape, rwkv7_small, tolerance, least);
+    test_chunks<RWKV7>({19, 128, 40, 2}, rwkv7_config(64, 5, 3, 2, 7), tolerance, least);
 }
 TEST("rwkv7: gradients of two half batches add up to those of the whole batch, L2Wrap included") { test_accumulation<RWKV7>(rwkv7_shape, rwkv7_small); }
 TEST("rwkv7: recompute changes the memory, not one bit of the gradients") {

@@ -11,7 +11,7 @@
 #include <string>
 #include <vector>
 
-#ifdef __CUDACC__
+#if defined(__CUDACC__) || defined(REHEARSAL)
 constexpr bool ON_GPU = true;   // kernels with products of many tokens at once, in another order than one after the other
 #else
 constexpr bool ON_GPU = false;
