@@ -39,11 +39,12 @@ row() { # NAME SHAPE TOKENS: milliseconds of the steps on standard input
 
 echo "| size | shape L,C,V,T,B | ms/step (median) | tokens/s | steps |"
 echo "|---|---|---|---|---|"
+# --foreground: in the process group of this script, so that who stops the script stops the trainer too
 if [ -x "$clone/train_gpt2cu" ]; then
     shard 50257 "$tmp/gpt2.bin"
     while read -r name L C T B; do
         [ -n "$name" ] || continue
-        (cd "$tmp" && timeout "$SECONDS_EACH" "$clone/train_gpt2cu" -i gpt2.bin -j gpt2.bin -e "d$L" -b "$B" -t "$T" -x $((STEPS + 3)) -v 100000 -m 1 -s 0 -r 0 >"$tmp/out" 2>&1) || true
+        (cd "$tmp" && timeout --foreground "$SECONDS_EACH" "$clone/train_gpt2cu" -i gpt2.bin -j gpt2.bin -e "d$L" -b "$B" -t "$T" -x $((STEPS + 3)) -v 100000 -m 1 -s 0 -r 0 >"$tmp/out" 2>&1) || true
         sed -n 's/^step .*| \([0-9.]*\) ms |.*/\1/p' "$tmp/out" | row "$name (GPU)" "$L,$C,50257,$T,$B" $((B * T))
     done <<<"
 GPT-2-124M 12 768 1024 16
@@ -56,7 +57,7 @@ if [ -x "$clone/train_gpt2" ]; then
         weights "$L" "$C" "$H" "$V" "$tmp/gpt2_124M.bin"
         shard "$V" "$tmp/dev/data/tinyshakespeare/tiny_shakespeare_train.bin"
         cp "$tmp"/dev/data/tinyshakespeare/tiny_shakespeare_{train,val}.bin
-        { (cd "$tmp" && timeout "$SECONDS_EACH" stdbuf -oL "$clone/train_gpt2" >"$tmp/out" 2>&1) || true; } 2>/dev/null  # it aborts when it wants to sample
+        { (cd "$tmp" && timeout --foreground "$SECONDS_EACH" stdbuf -oL "$clone/train_gpt2" >"$tmp/out" 2>&1) || true; } 2>/dev/null  # it aborts when it wants to sample
         sed -n 's/^step .* (took \([0-9.]*\) ms)/\1/p' "$tmp/out" | row "$name (CPU, ${OMP_NUM_THREADS:-$(nproc)} threads)" "$L,$C,$V,64,4" 256
     done <<<"
 demo 4 128 2 65

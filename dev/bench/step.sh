@@ -6,8 +6,9 @@
 #
 # Trains on random tokens (a shard made here), --l2wrap and clipping on as by default, no evaluation, no checkpoint. The median
 # is over the steps of --log without the first fifth (at least two), which plan, tune and capture. A size that takes longer
-# than SECONDS_EACH is stopped and reported from the steps it did. Memory is what the program plans and then allocates.
-# GEMM: share of matrix products in all the time spent in kernels and library calls; the CPU backend's profile says it.
+# than SECONDS_EACH, counted from its first step, is stopped and reported from the steps it did. Memory is what the program
+# plans and then allocates. GEMM: share of matrix products in all the time spent in kernels and library calls; the CPU
+# backend's profile says it. The exit code is 1 when a size failed.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
@@ -33,7 +34,8 @@ STEPS=${STEPS:-30} SECONDS_EACH=${SECONDS_EACH:-60}
 [ -x "$program" ] || { echo "error: $program is not there; run make, or name another program" >&2; exit 1; }
 case $program in */*) ;; *) program=./$program ;; esac
 tmp=$(mktemp -d)
-trap 'rm -rf "$tmp"' EXIT
+pid=
+trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null; rm -rf "$tmp"' EXIT
 
 int32() { printf '%b' "$(printf '\\x%02x\\x%02x\\x%02x\\x%02x' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24 & 255)))"; }
 shard() {  # shard VOCAB FILE: 262,144 random tokens; the format is that of rwkv/data.h
@@ -46,17 +48,32 @@ field() { sed -n "s/.*\"$1\":\\([0-9.e+-]*\\).*/\\1/p" "$2"; }
 
 echo "| size | shape L,C,V,T,B | ms/step (median) | tokens/s | steps | memory | GEMM |"
 echo "|---|---|---|---|---|---|---|"
+failed=0
 while read -r name L C V T B; do
     [ -n "$name" ] || continue
     (($# == 0)) || [[ " $* " == *" $name "* ]] || continue
     [ -f "$tmp/$V.bin" ] || shard "$V" "$tmp/$V.bin"
-    rc=0
-    CUDA_CPU_PROF=1 timeout --signal=INT --kill-after=20 "$SECONDS_EACH" "$program" --train "$tmp/$V.bin" --layers "$L" --dim "$C" --ctx "$T" --batch "$B" \
-        --steps "$STEPS" --sample-tokens 0 --log "$tmp/$name.jsonl" >"$tmp/out" 2>"$tmp/err" || rc=$?
+    CUDA_CPU_PROF=1 "$program" --train "$tmp/$V.bin" --layers "$L" --dim "$C" --ctx "$T" --batch "$B" \
+        --steps "$STEPS" --sample-tokens 0 --log "$tmp/$name.jsonl" >"$tmp/out" 2>"$tmp/err" &
+    pid=$! rc=0 training='' signal=TERM limit=$((SECONDS + SECONDS_EACH + 30))
+    {
+        while kill -0 "$pid"; do
+            sleep 0.2
+            if [ -z "$training" ] && grep -q '"ms":' "$tmp/$name.jsonl"; then
+                training=yes limit=$((SECONDS + SECONDS_EACH))  # what comes before, such as the weights of a large model, is no training
+            elif [ "$SECONDS" -ge "$limit" ]; then
+                kill -$signal "$pid" || true
+                signal=KILL limit=$((SECONDS + 20))
+            fi
+        done
+        wait "$pid" || rc=$?
+    } 2>/dev/null  # the shell's own words about a process that was killed
+    pid=
     done_steps=$(field ms "$tmp/$name.jsonl" 2>/dev/null | wc -l || true)
-    if [ "$rc" -ne 0 ] && [ "$rc" -ne 124 ] || [ "$done_steps" -lt 3 ]; then
+    if [ "$rc" -ne 0 ] && [ $signal = TERM ] || [ "$done_steps" -lt 3 ]; then
+        failed=1
         why=$(grep -m1 '^error' "$tmp/err" || true)
-        echo "| $name | $L,$C,$V,$T,$B | failed: ${why:-$done_steps steps in $SECONDS_EACH s, exit code $rc} | | | | |"
+        echo "| $name | $L,$C,$V,$T,$B | failed: ${why:-$done_steps steps, exit code $rc$([ $signal = TERM ] || echo ", stopped")} | | | | |"
         continue
     fi
     skip=$((done_steps / 5 > 2 ? done_steps / 5 : 2))
@@ -66,3 +83,4 @@ while read -r name L C V T B; do
     awk -v n="$name" -v s="$L,$C,$V,$T,$B" -v ms="$ms" -v tokens=$((B * T)) -v d="$done_steps" -v m="$memory" -v g="$gemm" \
         'BEGIN { printf "| %s | %s | %.2f | %.0f | %d | %s | %s |\n", n, s, ms, tokens / ms * 1000, d, m, g }'
 done <<<"$sizes"
+exit $failed
