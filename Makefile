@@ -70,7 +70,7 @@ $(BUILD)/%: dev/cpu/cucc dev/cpu/cuda.sed $(CUBLAS) | $(BUILD)
 	CXX="$(CXX)" dev/cpu/cucc $(CPU_FLAGS) $(DEFINES) -MMD -MP -MF $@.d $(call source,$*) $(CUBLAS) -o $@
 else
 $(BUILD)/%: | $(BUILD)
-	@flags=$$(dev/gpu_flags.sh "$(NVCC)" "$(PRECISION)" "$(GPU_ARCH)") && set -x && \
+	@PATH=$$PATH:/usr/local/cuda/bin; flags=$$(dev/gpu_flags.sh "$(NVCC)" "$(PRECISION)" "$(GPU_ARCH)") && set -x && \
 	"$(NVCC)" -std=c++17 -O3 $(if $(DEBUG),-lineinfo) -Wno-deprecated-gpu-targets $$flags $(DEFINES) -MMD -MP -MF $@.d $(call source,$*) -o $@ -lcublasLt
 endif
 build/tools/%: | build/tools

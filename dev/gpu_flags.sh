@@ -1,11 +1,12 @@
 #!/bin/bash
-# gpu_flags.sh NVCC PRECISION ARCHS: prints nvcc's -gencode options, or one sentence on stderr and exit code 1.
+# gpu_flags.sh NVCC PRECISION ARCHS: prints nvcc's options -gencode and -rpath, or one sentence on stderr and exit code 1.
 # gpu_flags.sh --visible NVCC:       is there an nvcc and a GPU? (exit code only)
 #
 # ARCHS, such as "80 90", are the architectures to build for. Empty: that of the GPUs in this machine, or, when none
 # is visible, all of $known that the toolkit can compile, with PTX of the newest for GPUs that are newer still.
 set -uo pipefail
 known="75 80 86 89 90 120"
+PATH=$PATH:/usr/local/cuda/bin  # where the toolkit's installer puts nvcc, and not every shell looks; the Makefile does the same
 
 die() { echo "error: $*" >&2; exit 1; }
 capabilities() {  # of the GPUs in this machine, "90" or "75 89"; nothing when there are none
@@ -43,4 +44,10 @@ for a in $archs; do
 done
 [ -n "$flags" ] || die "$path (CUDA $major.$minor) knows none of the architectures $known, only $can: pass GPU_ARCH"
 [ -n "$visible" ] || flags+=" -gencode arch=compute_$newest,code=compute_$newest"  # for GPUs that are newer
+# The toolkit's own libcublasLt, where the loader would find none or one of another toolkit. Not every toolkit is a folder of
+# its own (Debian's package is not); those without it have none to name
+root=$(dirname "$(dirname "$(readlink -f "$path")")")
+for lib in "$root"/lib64 "$root"/lib "$root"/targets/*/lib; do
+    [[ -e $lib/libcublasLt.so && $lib != *[\ ,]* ]] && { flags+=" -Xlinker -rpath=$lib"; break; }
+done
 echo "$flags"
