@@ -1,6 +1,7 @@
 #!/bin/bash
 # run.sh: what `make test` runs. Every part prints ok / FAIL lines and its count; the last line is the sum.
-# The model is tested in every precision, the CPU backend with its checks on; on a machine with a GPU there too.
+# The models are tested in every precision, with the kernels of the CPU and those of the GPU; the CPU backend with its
+# checks on; on a machine with a GPU there too.
 set -uo pipefail
 cd "$(dirname "$0")/.." || exit 1
 
@@ -20,16 +21,19 @@ part() {  # part NAME COMMAND...: adds the "N passed, N failed" that the command
 build() { env -u MAKEFLAGS -u MAKELEVEL make --no-print-directory "$@" 2>&1 | grep -vE '^(CXX=|g\+\+|clang|\+ )' || true; }
 
 tests="test_rwkv test_rwkv7 test_gpt2 test_run"
-of() { [ "$1" = fp16 ] && [ -z "${gpu-}" ] && echo "test_rwkv test_gpt2" || echo "$tests"; }  # 16 bits are 16 bits: bf16 tests the rest on the CPU
-with() { for t in $(of "${1#*-}"); do echo "build/$1/$t"; done; }
+# On the CPU: build | what it is | programs. 16 bits are 16 bits, so the kernels of the GPU are rehearsed in bf16 only
+builds="cpu-fp32|PRECISION=fp32|$tests
+cpu-fp64|PRECISION=fp64|$tests
+cpu-fp16|PRECISION=fp16|test_rwkv test_gpt2 test_run
+cpu-bf16-rehearsal|PRECISION=bf16 REHEARSE=1|$tests"
 # -O3 is what ships, in fp32; the others are about the numbers, and -O1 compiles in half the time
 build DEVICE=cpu PRECISION=fp32 all build/cpu-fp32/test_rwkv build/tools/test_host
-build DEVICE=cpu PRECISION=fp32 OPT=-O1 $(with cpu-fp32)
-for precision in fp64 bf16 fp16; do build DEVICE=cpu PRECISION=$precision OPT=-O1 $(with cpu-$precision); done
+while IFS='|' read -r where what programs; do build DEVICE=cpu $what OPT=-O1 $(printf "build/$where/%s " $programs); done <<<"$builds"
 part "tokenizers, files, data, sampling, logs" build/tools/test_host
-for precision in fp32 fp64 bf16 fp16; do
-    for t in $(of $precision); do part "$t: models and kernels, $precision on the CPU" build/cpu-$precision/$t; done
-done
+while IFS='|' read -r where what programs; do
+    sms=4 && [[ $what != *REHEARSE* ]] || sms=132
+    for t in $programs; do part "$t: models and kernels, $what on the CPU" env CUDA_CPU_SMS=$sms build/$where/$t; done
+done <<<"$builds"
 while IFS='|' read -r t words; do  # every kernel once; all tests would take many minutes
     part "$t $words: with guard pages, poisoned memory and the race check" env CUDA_CPU_CHECK=1 CUDA_CPU_RACE=1 build/cpu-fp32/$t "$words"
 done <<END
@@ -46,7 +50,6 @@ part "the CPU backend" tests/backend.sh
 part "the trainers" tests/cli.sh
 part "run_rwkv" tests/run_cli.sh
 if dev/gpu_flags.sh --visible nvcc; then
-    gpu=yes
     for precision in bf16 fp32 fp16; do
         why=$(dev/gpu_flags.sh nvcc "$precision" "" 2>&1)
         if [[ $why == *"bf16 needs"* ]]; then  # as on a T4
@@ -54,7 +57,7 @@ if dev/gpu_flags.sh --visible nvcc; then
             skipped=$((skipped + 1))
             continue
         fi
-        build DEVICE=gpu PRECISION=$precision $(with gpu-$precision)
+        build DEVICE=gpu PRECISION=$precision $(printf "build/gpu-$precision/%s " $tests)
         for t in $tests; do part "$t: models and kernels, $precision on the GPU" build/gpu-$precision/$t; done
     done
 fi
