@@ -551,7 +551,7 @@ template<class Model> struct Trainer {
         const Shape &s = p.table.s;
         train_data->check_ids(s.V);
         if (val_data) val_data->check_ids(s.V);
-        if (tokenizer && tokenizer->vocab > s.V) fail("the tokenizer for samples has %d tokens, but the model has %d; pass --tokenizer with the one of %s, or --sample-tokens 0", tokenizer->vocab, s.V, o.train.c_str());
+        if (tokenizer && o.sample_tokens && tokenizer->vocab > s.V) fail("the tokenizer for samples has %d tokens, but the model has %d; pass --tokenizer with the one of %s, or --sample-tokens 0", tokenizer->vocab, s.V, o.train.c_str());
         printf("%s\n", options.echo().c_str());
         printf("%s: L%d C%d F%d V%d, %s parameters, " PRECISION_NAME " on %s\n", Model::kind, s.L, s.C, s.F, s.V, thousands(p.table.count).c_str(), device().name);
         printf("data: %s training tokens%s, batch %d x %d x %lld, %s tokens a step\n", thousands(train_data->tokens).c_str(),
