@@ -35,7 +35,7 @@ STEPS=${STEPS:-30} SECONDS_EACH=${SECONDS_EACH:-60}
 case $program in */*) ;; *) program=./$program ;; esac
 tmp=$(mktemp -d)
 pid=
-trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null; rm -rf "$tmp"' EXIT
+trap '[ -z "$pid" ] || kill "$pid" 2>/dev/null || true; rm -rf "$tmp"' EXIT  # true: it may be gone, and set -e holds here too
 
 int32() { printf '%b' "$(printf '\\x%02x\\x%02x\\x%02x\\x%02x' $(($1 & 255)) $(($1 >> 8 & 255)) $(($1 >> 16 & 255)) $(($1 >> 24 & 255)))"; }
 shard() {  # shard VOCAB FILE: 262,144 random tokens; the format is that of rwkv/data.h
