@@ -4,6 +4,7 @@
 #include "rwkv/check.h"         // errors: one sentence, exit code 1 or 2
 #include "rwkv/options.h"       // the table of command-line options
 #include "rwkv/json.h"          // a small JSON reader
+#include "rwkv/threads.h"       // work of the host on all its cores
 #include "rwkv/rng.h"           // counter-based random numbers, orthogonal matrices
 #include "rwkv/tensor_file.h"   // reading .safetensors and .pth
 #include "rwkv/checkpoint.h"    // checkpoints: a pair of safetensors that appears by one rename
