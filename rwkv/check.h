@@ -6,12 +6,11 @@
    What cannot be written to standard output (a full disk) is an Error too; a reader that has gone away is not.
    defines: Error, Usage, fail, usage_fail, format, run_main */
 #pragma once
-#include <cerrno>
 #include <csignal>
 #include <cstdarg>
 #include <cstdio>
 #include <cstdlib>
-#include <cstring>
+#include <poll.h>
 #include <stdexcept>
 #include <string>
 
@@ -56,8 +55,9 @@ template<class Body> int run_main(Body body) {
     signal(SIGXFSZ, SIG_IGN);             // a file beyond `ulimit -f` is an error of write(), which has its sentence
     try {
         int code = body();
-        errno = 0;
-        if (fflush(stdout) || ferror(stdout)) fail("standard output could not be written%s%s", errno ? ": " : "", errno ? strerror(errno) : "; is the disk full?");
+        bool unwritten = fflush(stdout) || ferror(stdout);
+        struct pollfd reader = {1, 0, 0};
+        if (unwritten && !(poll(&reader, 1, 0) == 1 && reader.revents & POLLERR)) fail("standard output could not be written; is the disk full?");
         return code;
     } catch (const Usage &e) {
         fprintf(stderr, "error: %s\n", e.what());

@@ -50,8 +50,9 @@ says "a run that is at its end says so" "$(cat "$dir/out")" "nothing left to do"
 "${train[@]}" --steps 1000000 --out "$dir/lock" --log "$dir/lock.jsonl" >/dev/null 2>&1 & pid=$!
 until grep -q '"step":2,' "$dir/lock.jsonl" 2>/dev/null || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
 fails 1 "another run is writing" "${train[@]}" --steps 5 --out "$dir/lock"
-kill -HUP $pid; wait $pid; rc=$?
-[ $rc -eq 0 ] && ls "$dir/lock" | grep -q step_ && ok "a closed terminal (SIGHUP) saves, too" || bad "SIGHUP: exit code $rc"
+hup=HUP && ((0x$(sed -n 's/^SigIgn:[^0-9a-f]*//p' "/proc/$pid/status") & 1)) && hup=TERM  # under nohup it is to be ignored
+kill -$hup $pid; wait $pid; rc=$?
+[ $rc -eq 0 ] && ls "$dir/lock" | grep -q step_ && ok "a closed terminal (SIG$hup) saves, too" || bad "SIG$hup: exit code $rc"
 "${train[@]}" --steps 300 --out "$dir/pipe" 2>"$dir/stderr" | head -1 >/dev/null
 rc=${PIPESTATUS[0]}
 [ "$rc" -eq 0 ] && [ -d "$dir/pipe/step_00000300" ] && [ ! -s "$dir/stderr" ] && ok "who reads along may leave: the run goes on" || bad "| head -1: exit code $rc" "$(cat "$dir/stderr")"

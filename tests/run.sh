@@ -24,7 +24,7 @@ tests="test_rwkv test_rwkv7 test_gpt2 test_run"
 # On the CPU: build | what it is | programs. 16 bits are 16 bits, so the kernels of the GPU are rehearsed in bf16 only
 builds="cpu-fp32|PRECISION=fp32|$tests
 cpu-fp64|PRECISION=fp64|$tests
-cpu-fp16|PRECISION=fp16|test_rwkv test_gpt2 test_run
+cpu-fp16|PRECISION=fp16|test_rwkv test_gpt2
 cpu-bf16-rehearsal|PRECISION=bf16 REHEARSE=1|$tests"
 # -O3 is what ships, in fp32; the others are about the numbers, and -O1 compiles in half the time
 build DEVICE=cpu PRECISION=fp32 all build/cpu-fp32/test_rwkv build/tools/test_host
