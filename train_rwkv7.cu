@@ -458,8 +458,8 @@ struct RWKV7 {
     // and the states of wkv (N / 16 of them in fp32); at 1: 14 and the states; at 2: x and x2.
     struct Kept { floatX *Layer::*buffer; int level; int64_t count; };
     std::vector<Kept> kept() const {
-        int64_t NC = (int64_t)B * T * s.C, D = s['w'] + s['a'] + s['g'] + s['v'];
-        return {{&Layer::x, 3, NC}, {&Layer::x2, 3, NC}, {&Layer::mixed, 1, 6 * NC}, {&Layer::rkv, 2, 3 * NC}, {&Layer::low, 2, low_room((int64_t)B * T, D) + 256}, {&Layer::up, 2, 4 * NC},
+        int64_t NC = (int64_t)B * T * s.C;
+        return {{&Layer::x, 3, NC}, {&Layer::x2, 3, NC}, {&Layer::mixed, 1, 6 * NC}, {&Layer::rkv, 2, 3 * NC}, {&Layer::low, 2, low_at((int64_t)B * T, 4)}, {&Layer::up, 2, 4 * NC},
                 {&Layer::ready, 1, 4 * NC}, {&Layer::vp, 1, NC}, {&Layer::y, 2, NC}, {&Layer::out, 1, NC}, {&Layer::ffn_mixed, 1, NC}, {&Layer::s, 2, (int64_t)B * T * s.F}};
     }
     void plan(Arena &arena) {
@@ -497,12 +497,12 @@ struct RWKV7 {
     const real *vector(int64_t offset) const { return p.master + offset; }    // vectors: real
     template<class R> R *state(R *base, const Input &in, int l, int part) const { return base ? base + l * layer_state(in.B) + (int64_t)part * in.B * s.C : nullptr; }
     int width(int lora) const { return s["wagv"[lora]]; }
-    static int64_t low_room(int64_t BT, int width) { return (BT * width + 63) / 64 * 64; }  // aligned for vectors
-    floatX *low(const Layer &a, const Input &in, int lora) const {  // (B,T,D) inside a LoRA
-        floatX *z = a.low;
-        for (int i = 0; i < lora; i++) z += low_room(in.N(), width(i));
-        return z;
+    int64_t low_at(int64_t BT, int lora) const {  // where in Layer::low it begins, aligned for vectors; lora = 4: the size of all
+        int64_t at = 0;
+        for (int i = 0; i < lora; i++) at += (BT * width(i) + 63) / 64 * 64;
+        return at;
     }
+    floatX *low(const Layer &a, const Input &in, int lora) const { return a.low + low_at(in.N(), lora); }  // (B,T,D) inside a LoRA
     floatX *up(const Layer &a, const Input &in, int lora) const { return a.up + lora * in.N() * s.C; }
     const floatX *lora_input(const Layer &a, const Input &in, int lora) const {  // w a g have mixes of their own, v's is that of Wv
         const int mix[] = {3, 4, 5, 2};

@@ -10,14 +10,11 @@
 #include "../rwkv/tokenizer.h"
 #include <filesystem>
 #include <set>
-#include <sys/file.h>
-
-inline bool same_file(const struct stat &a, const struct stat &b) { return a.st_dev == b.st_dev && a.st_ino == b.st_ino; }
 
 class Output {
     const std::string out, folder, name;  // out = folder + name
     const std::string work = out + ".tmp";
-    int lock = -1;
+    DirectoryLock lock;
 
     template<class Take> static void files_in(const std::string &where, Take take) {
         std::error_code error;
@@ -48,17 +45,13 @@ public:
     explicit Output(const std::string &out) : out(out), folder(out.substr(0, out.rfind('/') + 1)), name(out.substr(folder.size())) {
         make_directory_of(out);
         if (mkdir(work.c_str(), 0777) && errno != EEXIST) fail("cannot write %s: %s", work.c_str(), strerror(errno));
-        if ((lock = open(work.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0) fail("cannot write in %s: %s", work.c_str(), strerror(errno));
-        struct stat here, locked;  // one that has just ended may have removed it
-        bool busy = (flock(lock, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) || stat(work.c_str(), &here) || fstat(lock, &locked) || !same_file(here, locked);
-        if (busy) close(lock), fail("another ./prepare is writing %s: wait until it has ended, or name another --out", out.c_str());
+        if (!lock.take(work)) fail("another ./prepare is writing %s: wait until it has ended, or name another --out", out.c_str());
         clear();
     }
     Output(const Output &) = delete;
     ~Output() {
         clear();
         rmdir(work.c_str());
-        close(lock);
     }
     // Where the file NAME + end is to be written to.
     std::string written(const std::string &end) const { return work + "/" + name + end; }
@@ -91,8 +84,7 @@ public:
             for (auto &end : now) move(end);
             for (auto &end : before) if (!now.empty() && !now.count(end)) unlink((out + end).c_str());
         }
-        int directory = open(folder.empty() ? "." : folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (directory >= 0) fsync(directory), close(directory);  // makes the renames survive a power cut
+        sync_directory(folder);
     }
     // What --train or --val is to be: a file, or a pattern of several.
     std::string published(const std::string &part) const { return out + part + (token_files(folder, part).count(part + ".bin") ? ".bin" : "_*.bin"); }

@@ -385,8 +385,7 @@ static void prepare(Settings &o, const std::vector<std::string> &inputs, bool ki
 }
 
 int main(int argc, char **argv) {
-    for (int s : {SIGINT, SIGTERM, SIGHUP})
-        if (signal(s, [](int which) { stopped = which; }) == SIG_IGN) signal(s, SIG_IGN);  // nohup, a script's background
+    on_stop_signals([](int which) { stopped = which; });
     signal(SIGPIPE, SIG_IGN);  // what is printed is not the result: `| head -1` does not end the work
     int rc = run_main([&] {
         Settings o;

@@ -4,7 +4,7 @@
    out, thrown with fail() and printed by run_main(); exit code 1 (2 for wrong usage).
    Our own fault is an assertion with file and line (cudaCheck in rwkv/cuda.h).
    What cannot be written to standard output (a full disk) is an Error too; a reader that has gone away is not.
-   defines: Error, Usage, fail, usage_fail, format, run_main */
+   defines: Error, Usage, fail, usage_fail, format, on_stop_signals, run_main */
 #pragma once
 #include <csignal>
 #include <cstdarg>
@@ -47,6 +47,12 @@ PRINTF_LIKE(1, 2) inline std::string format(const char *fmt, ...) {
     std::string s = vformat(fmt, args);
     va_end(args);
     throw Usage(s);
+}
+
+// What asks a program to end goes to `handler`, but not what was ignored before: under nohup, or in the background of a script
+inline void on_stop_signals(void (*handler)(int)) {
+    for (int s : {SIGINT, SIGTERM, SIGHUP})
+        if (signal(s, handler) == SIG_IGN) signal(s, SIG_IGN);
 }
 
 // The body of main(): turns an Error into its sentence on stderr and an exit code.

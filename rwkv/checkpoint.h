@@ -10,26 +10,19 @@
    Nothing is deleted before the new checkpoint is on the disk, and never anything but these two files in
    directories of these names: one in which somebody put another file stays.
    One run at a time writes to `out`: it holds a lock on the directory.
-   defines: DirectoryLock, save_checkpoint, latest_checkpoint, weights_file */
+   defines: take_directory, save_checkpoint, latest_checkpoint, weights_file */
 #pragma once
 #include "safetensors.h"
 #include <filesystem>
-#include <sys/file.h>
 
 inline const char *const checkpoint_files[] = {"model.safetensors", "train_state.safetensors"};
 
 // Makes the folder --out, sees that it can be written before hours of work depend on it, and takes it for this process.
-// A file system that knows no locks is taken without.
-struct DirectoryLock {
-    int fd = -1;
-    void take(const std::string &out) {
-        make_directory_of(out + "/");
-        fd = open(out.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (fd < 0 || access(out.c_str(), W_OK | X_OK)) fail("--out %s cannot be written: %s", out.c_str(), strerror(errno));
-        if (flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) fail("another run is writing to --out %s; wait for its end, or name another folder", out.c_str());
-    }
-    ~DirectoryLock() { if (fd >= 0) close(fd); }
-};
+inline void take_directory(DirectoryLock &lock, const std::string &out) {
+    make_directory_of(out + "/");
+    if (access(out.c_str(), W_OK | X_OK)) fail("--out %s cannot be written: %s", out.c_str(), strerror(errno));
+    if (!lock.take(out)) fail("another run is writing to --out %s; wait for its end, or name another folder", out.c_str());
+}
 
 struct CheckpointDir {
     int64_t step;
@@ -106,8 +99,7 @@ inline void save_checkpoint(const std::string &out, int64_t step,
         remove_checkpoint(out, ".tmp_" + now.name());
         throw;
     }
-    int directory = open(out.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (directory >= 0) fsync(directory), close(directory);  // makes the renames survive a power cut
+    sync_directory(out);
     prune_checkpoints(out, step, keep > 0 ? keep : INT64_MAX);
 }
 

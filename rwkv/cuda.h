@@ -48,17 +48,18 @@ inline void cuda_check(cudaError_t e, const char *what, const char *file, int li
 #define launchCheck() cudaCheck(cudaGetLastError())
 #endif
 
+// Some kernels have two shapes, or there are two of them: what is fast on a CPU and what is fast on a GPU. With REHEARSE=1
+// (make) the CPU runs those of the GPU, slowly: a test without a GPU of what a GPU will do.
+#if defined(CUDA_CPU) && !defined(REHEARSAL)
+#define CPU_SHAPES
+#endif
+
 inline int ceil_div(int64_t a, int64_t b) { return (int)((a + b - 1) / b); }
 constexpr real LOG2E = real(1.4426950408889634074), LN2 = real(0.6931471805599453094);
 
 // ------------------------------------------------------------------------------------------------
 // Vec<W>: the same arithmetic on W channels. On the GPU an array that lives in registers; on the CPU one or more
 // compiler vectors of the machine's own size (a larger one would be taken apart through memory, ten times slower).
-// Some kernels have two shapes, or there are two of them: what is fast on a CPU and what is fast on a GPU. With REHEARSE=1
-// (make) the CPU runs those of the GPU, slowly: a test without a GPU of what a GPU will do.
-#if defined(CUDA_CPU) && !defined(REHEARSAL)
-#define CPU_SHAPES
-#endif
 #ifdef CUDA_CPU
 #if defined(__AVX512F__)
 constexpr int NATIVE = 64 / sizeof(real);

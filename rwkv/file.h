@@ -1,7 +1,7 @@
 /* rwkv/file.h: whole files in, whole files out. Host only.
    A file that is read is mapped, so that a 10 GB shard costs no memory. A file that is written appears under its
    name complete or not at all: temporary name beside it, fsync, rename; what was there before stays until then.
-   defines: MappedFile, OutputFile, make_directory_of */
+   defines: MappedFile, OutputFile, make_directory_of, sync_directory, same_file, DirectoryLock */
 #pragma once
 #include "check.h"
 #include <algorithm>
@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <string>
 #include <string_view>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -50,6 +51,30 @@ inline void make_directory_of(const std::string &path) {
     }
 }
 
+// Makes the renames in a directory ("": here) survive a power cut.
+inline void sync_directory(const std::string &path) {
+    int directory = open(path.empty() ? "." : path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (directory >= 0) fsync(directory), close(directory);
+}
+inline bool same_file(const struct stat &a, const struct stat &b) { return a.st_dev == b.st_dev && a.st_ino == b.st_ino; }
+
+// A directory that one process at a time writes to. A file system that knows no locks lets all of them.
+class DirectoryLock {
+    int fd = -1;
+
+public:
+    DirectoryLock() {}
+    DirectoryLock(const DirectoryLock &) = delete;
+    ~DirectoryLock() { if (fd >= 0) close(fd); }
+    bool take(const std::string &path) {  // until this object goes; false: another process has it
+        fd = open(path.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd < 0) fail("cannot write in %s: %s", path.c_str(), strerror(errno));
+        if (flock(fd, LOCK_EX | LOCK_NB) && errno == EWOULDBLOCK) return false;
+        struct stat here, locked;  // one that has just ended may have removed it
+        return !stat(path.c_str(), &here) && !fstat(fd, &locked) && same_file(here, locked);
+    }
+};
+
 // Writes to NAME.tmp; commit() gives it the name it was made for, or another. Without commit() it is removed.
 // If NAME is a link, the file that it points to is what is replaced.
 class OutputFile {
@@ -86,8 +111,7 @@ public:
         if (fsync(fd) || rename(temporary.c_str(), name.c_str())) failed(errno);
         close(fd);
         fd = -1;
-        int directory = open(name.find('/') == name.npos ? "." : name.substr(0, name.rfind('/') + 1).c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (directory >= 0) fsync(directory), close(directory);  // makes the rename survive a power cut
+        sync_directory(name.substr(0, name.rfind('/') + 1));
     }
     void commit() { commit(target); }
 };

@@ -166,7 +166,6 @@ template<class Model> struct Trainer {
     Adapters lora;
     std::unique_ptr<Model> model;
     std::unique_ptr<Tokenizer> tokenizer;
-    std::string tokenizer_path;
     Arena arena;
     cudaStream_t stream = 0;
     int B, T, TC, chunks;                        // TC: tokens per chunk
@@ -382,12 +381,15 @@ template<class Model> struct Trainer {
         if (loss_scale < 1.0 / (1 << 14)) fail("step %lld: gradients overflow fp16 at every loss scale down to %g; lower --lr, or use bf16 or fp32", (long long)step, loss_scale);
         if (!finite) fprintf(stderr, "step %lld: gradient overflow, step skipped, loss scale now %g\n", (long long)step, loss_scale);
     }
+    static bool finite(const Tensor &t, const std::vector<real> &x) {
+        return std::all_of(x.begin() + t.offset, x.begin() + t.offset + t.count, [](real x) { return std::isfinite(x); });
+    }
     [[noreturn]] void stop_at_nan(const Results &r) {
         std::string where = "the loss";
         std::vector<real> w = p.get(p.master), g = p.get(p.grads);
         for (int pass = 1; pass >= 0; pass--)  // a broken parameter explains more than a broken gradient
             for (const Tensor &t : p.table.tensors)
-                if (!std::all_of((pass ? g : w).begin() + t.offset, (pass ? g : w).begin() + t.offset + t.count, [](real x) { return std::isfinite(x); }))
+                if (!finite(t, pass ? g : w))
                     where = (pass ? "the gradient of " : "the parameter ") + t.name;
         fail("step %lld: %s is not finite (loss %g, gradient norm %g, samples %lld to %lld of the data order); nothing was overwritten: lower --lr or --clip, or look at the data",
              (long long)step, where.c_str(), (double)r.loss, (double)r.norm, (long long)(step * o.accum * B), (long long)((step + 1) * o.accum * B - 1));
@@ -497,11 +499,6 @@ template<class Model> struct Trainer {
         };
         saved = step = number(weights, "step"), updates = number(state, "updates"), loss_scale = number(state, "loss_scale"), good_steps = number(state, "good_steps");
         matmul_restore_choices(state.metadata["matmul"]);
-        for (const Option &option : options.table) {
-            auto before = state.metadata.find(std::string("option.") + option.name);
-            if (before != state.metadata.end() && before->second != option.text())
-                fprintf(stderr, "warning: --%s is %s, but this run was started with %s\n", option.name, option.text().c_str(), before->second.c_str());
-        }
     }
     void check_tokenizer(const TensorFile &file) {
         auto i = file.metadata.find("tokenizer_hash");
@@ -560,12 +557,8 @@ template<class Model> struct Trainer {
         allocate();
         batches.reset(new Prefetcher(*train_data, B));
         if (resumed.empty() || !tunes("weights")) set_weights(file ? read_weights(*file) : p.initial(o.seed, o.lr));
-        if (!o.out.empty()) out_lock.take(o.out);
-        if (!o.out.empty() && tokenizer) {  // a model needs it for ever, and the shards' may be replaced
-            MappedFile from(tokenizer_path);
-            OutputFile to(o.out + "/tokenizer.tok");
-            to.write(from.data, from.size), to.commit();
-        }
+        if (!o.out.empty()) take_directory(out_lock, o.out);
+        if (!o.out.empty() && tokenizer) tokenizer->save(o.out + "/tokenizer.tok");  // a model needs it for ever, and the shards' may be replaced
         if (file && source != resumed + "/model.safetensors") printf("loaded %s\n", source.c_str());
         if (!tunes("weights")) set_tuned(tuned.initial(o.seed, o.lr)), printf("training %s parameters (--tune %s)\n", thousands(tuned.table.count).c_str(), o.tune.c_str());
         if (!resumed.empty()) restore(resumed), printf("resumed from %s, step %lld\n", resumed.c_str(), (long long)step);
@@ -578,14 +571,15 @@ template<class Model> struct Trainer {
         TensorFile state(path);
         for (Option &option : options.table) {
             auto before = state.metadata.find(std::string("option.") + option.name);
-            if (before != state.metadata.end() && !option.given) option.set(before->second);
+            if (before == state.metadata.end() || before->second == option.text()) continue;
+            if (!option.given) option.set(before->second);
+            else fprintf(stderr, "warning: --%s is %s, but this run was started with %s\n", option.name, option.text().c_str(), before->second.c_str());
         }
     }
     std::vector<real> read_weights(const TensorFile &file) {
         std::vector<real> w = p.read(file);
         for (const Tensor &t : p.table.tensors)
-            if (!std::all_of(w.begin() + t.offset, w.begin() + t.offset + t.count, [](real x) { return std::isfinite(x); }))
-                fail("%s: %s is not finite; the file is damaged, or the run that wrote it had failed", file.path.c_str(), t.name.c_str());
+            if (!finite(t, w)) fail("%s: %s is not finite; the file is damaged, or the run that wrote it had failed", file.path.c_str(), t.name.c_str());
         return w;
     }
     // data/x_train.bin or data/x_train_000003.bin -> data/x.tok; of a pair, data/x.bin or data/x -> data/x.tok
@@ -599,7 +593,7 @@ template<class Model> struct Trainer {
             if (o.sample_tokens) printf("no tokenizer beside %s: no samples (--tokenizer names one)\n", o.train.c_str());
             return;
         }
-        tokenizer = load_tokenizer(tokenizer_path = path);
+        tokenizer = load_tokenizer(path);
         if (made_with.hash && tokenizer->hash != made_with.hash) fail("%s is not the tokenizer that %s was made with", path.c_str(), o.train.c_str());
     }
     void first_loss_check(double loss) {
@@ -617,8 +611,7 @@ template<class Model> struct Trainer {
     int run(int argc, char **argv) {
         signal(SIGPIPE, SIG_IGN);  // who reads along may leave
         setup(argc, argv);
-        for (int s : {SIGINT, SIGTERM, SIGHUP})
-            if (signal(s, [](int) { stop_signal() = 1; }) == SIG_IGN) signal(s, SIG_IGN);  // nohup
+        on_stop_signals([](int) { stop_signal() = 1; });
         if (step >= o.steps) printf("nothing left to do: the run is at step %lld, and --steps is %lld\n", (long long)step, (long long)o.steps);
         Schedule schedule{o.schedule, o.lr, o.lr_final, o.warmup, o.steps};
         Progress progress(o.steps, std::max<int64_t>(1, o.steps / 50), step * o.accum * B * T);
@@ -635,7 +628,7 @@ template<class Model> struct Trainer {
             bool last = step == o.steps;
             if (last || stop_signal()) {
                 save();  // before all that takes time
-                for (int s : {SIGINT, SIGTERM, SIGHUP}) signal(s, SIG_DFL);
+                on_stop_signals(SIG_DFL);
             }
             if (val_data && (last || (o.eval_every && step % o.eval_every == 0))) evaluate(progress);
             if (tokenizer && o.sample_tokens && (last || (o.sample_every && step % o.sample_every == 0))) {
