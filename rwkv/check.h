@@ -4,7 +4,7 @@
    out, thrown with fail() and printed by run_main(); exit code 1 (2 for wrong usage).
    Our own fault is an assertion with file and line (cudaCheck in rwkv/cuda.h).
    What cannot be written to standard output (a full disk) is an Error too; a reader that has gone away is not.
-   defines: Error, Usage, fail, usage_fail, format, on_stop_signals, run_main */
+   defines: Error, Usage, fail, usage_fail, format, shortest, on_stop_signals, run_main */
 #pragma once
 #include <csignal>
 #include <cstdarg>
@@ -47,6 +47,13 @@ PRINTF_LIKE(1, 2) inline std::string format(const char *fmt, ...) {
     std::string s = vformat(fmt, args);
     va_end(args);
     throw Usage(s);
+}
+
+// The shortest text that reads as x: 0.0006, where all 17 digits would say 0.00059999999999999995
+inline std::string shortest(double x) {
+    std::string s;
+    for (int digits = 6; digits <= 17 && (s.empty() || strtod(s.c_str(), nullptr) != x); digits++) s = format("%.*g", digits, x);
+    return s;
 }
 
 // What asks a program to end goes to `handler`, but not what was ignored before: under nohup, or in the background of a script

@@ -39,6 +39,7 @@ constexpr bool has_master = sizeof(floatX) < sizeof(real);  // 16-bit parameters
 inline void cuda_check(cudaError_t e, const char *what, const char *file, int line) {
     if (e == cudaSuccess) return;
     if (e == cudaErrorMemoryAllocation) fail("the device is out of memory (%s:%d): lower --batch or --ctx, or raise --recompute", file, line);
+    if (e == cudaErrorLaunchOutOfResources) fail("a row of this model is too wide for a block of one kernel (%s:%d), which wants more registers than there are: lower --dim", file, line);
     fail("CUDA error at %s:%d: %s: %s", file, line, what, cudaGetErrorString(e));
 }
 #define cudaCheck(call) cuda_check((call), #call, __FILE__, __LINE__)

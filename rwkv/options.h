@@ -63,7 +63,7 @@ struct Option {
     // The value now, as set() reads it.
     std::string text() const {
         return type == FLAG ? (*(bool *)variable ? "on" : "off") : type == INT ? std::to_string(*(int64_t *)variable)
-             : type == REAL ? format("%.17g", *(double *)variable) : *(std::string *)variable;
+             : type == REAL ? shortest(*(double *)variable) : *(std::string *)variable;
     }
 };
 

@@ -45,8 +45,9 @@ kill -TERM $pid; wait $pid; rc=$?
 mkdir "$dir/bare" && cp -r "$dir/run/step_00000056" "$dir/bare/"
 "$bin/train_rwkv" --out "$dir/bare" --resume >"$dir/out" 2>&1
 cmp -s "$dir/run/step_00000060/model.safetensors" "$dir/bare/step_00000060/model.safetensors" && ok "--resume and --out are enough: the other options are those of the run" || bad "a bare --resume" "$(tail -2 "$dir/out")"
-"$bin/train_rwkv" --out "$dir/bare" --resume >"$dir/out" 2>&1
+"$bin/train_rwkv" --out "$dir/bare" --resume --lr 0.0007 >"$dir/out" 2>&1
 says "a run that is at its end says so" "$(cat "$dir/out")" "nothing left to do"
+says "an option that differs from the run's is named" "$(cat "$dir/out")" "--lr is 0.0007, but this run was started with"
 "${train[@]}" --steps 1000000 --out "$dir/lock" --log "$dir/lock.jsonl" >/dev/null 2>&1 & pid=$!
 until grep -q '"step":2,' "$dir/lock.jsonl" 2>/dev/null || ! kill -0 $pid 2>/dev/null; do sleep 0.01; done
 fails 1 "another run is writing" "${train[@]}" --steps 5 --out "$dir/lock"
