@@ -1,6 +1,6 @@
 # make            build for this machine: the GPU if one is visible, else the CPU; make train_rwkv7 builds one program
 # make cpu        build for the CPU (any compiler for C++17; nothing else is needed)
-# make gpu        build for GPUs; without a visible one for all architectures that the toolkit knows of
+# make gpu        build for GPUs; without a visible one for all architectures that dev/gpu_flags.sh lists
 # make demo       prepare a text, train a small model for a minute or two, plot the loss
 # make compare    RWKV-4 beside GPT-2 on the same text; make compare-inference: their time and memory per token
 # make test       all tests; ends with "N passed, N failed"

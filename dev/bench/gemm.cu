@@ -1,6 +1,6 @@
 /* dev/bench/gemm.cu: speed of cublasLtMatmul at the shapes of the trainers: the CPU backend's own GEMM, or cuBLASLt on a GPU.
 
-       dev/cpu/cucc -O3 -march=native dev/bench/gemm.cu -o bench_gemm             CUDA_CPU_THREADS=1 ./bench_gemm [words]
+       make DEVICE=cpu build/cpu-fp32/bench_gemm                                  CUDA_CPU_THREADS=1 build/cpu-fp32/bench_gemm [words]
        dev/bench/gemm_openblas.sh [words]                                         OpenBLAS beside it, on as many threads
        nvcc -O3 -std=c++17 dev/bench/gemm.cu -o bench_gemm -lcublasLt             on a GPU
 

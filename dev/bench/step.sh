@@ -4,7 +4,7 @@
 #     dev/bench/step.sh [PROGRAM [NAME ...]]       default: ./train_rwkv and every name of the table below
 #     STEPS=30 SECONDS_EACH=60 dev/bench/step.sh build/gpu-bf16/train_rwkv7 7-0.1B
 #
-# Trains on random tokens (a shard made here), --l2wrap and clipping on as by default, no evaluation, no checkpoint. The median
+# Trains on random tokens (a shard made here), all options of training at their defaults, no evaluation, no checkpoint. The median
 # is over the steps of --log without the first fifth (at least two), which plan, tune and capture. A size that takes longer
 # than SECONDS_EACH, counted from its first step, is stopped and reported from the steps it did. Memory is what the program
 # plans and then allocates. GEMM: share of matrix products in all the time spent in kernels and library calls; the CPU

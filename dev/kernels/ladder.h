@@ -1,5 +1,5 @@
 /* dev/kernels/ladder.h: what the ladders share: buffers on the device, times, errors.
-   defines: DeviceBuffers, random_numbers, Event, median_us, relative_error */
+   defines: DeviceBuffers, random_numbers, Event, median_us, relative_error, ladder_arguments */
 #pragma once
 #include <algorithm>
 #include <cmath>
@@ -71,4 +71,17 @@ inline double relative_error(const std::vector<double> &a, const std::vector<dou
     double d = 0, s = 0;
     for (size_t i = 0; i < std::min(a.size(), b.size()); i++) d += (a[i] - b[i]) * (a[i] - b[i]), s += b[i] * b[i];
     return a.size() != b.size() ? INFINITY : s > 0 ? sqrt(d / s) : sqrt(d);
+}
+
+// PROGRAM [all|check|time] [RUNG]
+struct LadderArguments {
+    bool checked, timed;
+    int only;  // this rung; 0: all
+};
+inline LadderArguments ladder_arguments(int argc, char **argv, const char *program, int rungs) {
+    const std::string what = argc > 1 ? argv[1] : "all";
+    const int only = argc > 2 ? atoi(argv[2]) : 0;
+    if (argc > 3 || (argc > 2 && only < 1) || only > rungs || (what != "all" && what != "check" && what != "time"))
+        usage_fail("usage: %s [all|check|time] [rung 1..%d]", program, rungs);
+    return {what != "time", what != "check", only};
 }

@@ -1,7 +1,7 @@
 /* dev/tasks/score.cu: how many answers of a task file (data_prep/tasks.cpp) does a trained model know?
 
-       dev/cpu/cucc -O3 -march=native -DPRECISION_FP32 -DMODEL_RWKV7 -I. dev/tasks/score.cu -o score7     (also MODEL_RWKV4, MODEL_GPT2)
-       ./score7 --load runs/reverse7 --tokenizer data/reverse.tok --test data/reverse_test.txt
+       make DEVICE=cpu build/cpu-fp32/score_rwkv7                                                  (also score_rwkv4)
+       build/cpu-fp32/score_rwkv7 --load runs/reverse7 --tokenizer data/reverse.tok --test data/reverse_test.txt
 
    Asked for is every token that follows a '=', or every second that follows a ';', up to the end of the line. A token is
    right if the model gives it the largest logit when it has read all that stands before; where all of a line are, the
@@ -12,9 +12,6 @@
 #if defined(MODEL_RWKV7)
 #include "../../train_rwkv7.cu"
 typedef RWKV7 Model;
-#elif defined(MODEL_GPT2)
-#include "../../train_gpt2.cu"
-typedef GPT2 Model;
 #else
 #include "../../train_rwkv.cu"
 typedef RWKV4 Model;

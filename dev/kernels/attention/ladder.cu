@@ -1,7 +1,8 @@
 /* dev/kernels/attention/ladder.cu: causal self-attention and its backward, from three matrices of T x T to the shipped kernels.
 
-       build/ladder_attention                     all rungs: checked, then timed
-       build/ladder_attention check|time [RUNG]   a part of it
+       make DEVICE=cpu build/cpu-fp32/ladder_attention          (a GPU: build/gpu-bf16/ladder_attention)
+       build/cpu-fp32/ladder_attention                          all rungs: checked, then timed
+       build/cpu-fp32/ladder_attention check|time [RUNG]        a part of it
 
    1  naive    scores, softmax and output are kernels of their own, p and ds are (B,H,T,T) in memory; a thread makes one number
    2  flash    p is made in tiles, with a running maximum, and made again in backward: rwkv/attention.h, exact path. A block is a
@@ -134,11 +135,6 @@ static void backward(int rung, const Problem &x) {
 // ------------------------------------------------------------------------------------------------
 // Checks
 
-static std::vector<double> get(const floatX *p, int64_t n) {
-    std::vector<floatX> host(n);
-    cudaCheck(cudaMemcpy(host.data(), p, n * sizeof(floatX), cudaMemcpyDeviceToHost));
-    return std::vector<double>(host.begin(), host.end());
-}
 // Limits: rounding of results, and of p and ds before the second product in rung 3
 static bool check(int rung) {
     constexpr double limit = sizeof(floatX) == 8 ? 1e-13 : sizeof(floatX) == 4 ? 2e-6 : std::is_same<floatX, __half>::value ? 1e-3 : 8e-3;
@@ -151,7 +147,7 @@ static bool check(int rung) {
             AttentionResult want = attention_reference(x.c, x.qkv, x.dout);
             forward(rung, x), backward(rung, x);
             int64_t n = T * x.c.C();
-            double e[2] = {relative_error(get(x.a.out, n), want.out), relative_error(get(x.g.dq, 3 * n), want.dqkv)};
+            double e[2] = {relative_error(x.get(x.a.out, n), want.out), relative_error(x.get(x.g.dq, 3 * n), want.dqkv)};
             for (int i = 0; i < 2; i++) {
                 most[i] = e[i] <= most[i] ? most[i] : e[i];
                 if (e[i] <= limit) continue;
@@ -181,16 +177,14 @@ static void time_shape(int B, int T, int H, int D, int only) {
 
 int main(int argc, char **argv) {
     return run_main([&] {
-        std::string what = argc > 1 ? argv[1] : "all";
-        int only = argc > 2 ? atoi(argv[2]) : 0;
-        if (argc > 3 || only < 0 || only > RUNGS || (what != "all" && what != "check" && what != "time")) usage_fail("usage: ladder_attention [all|check|time] [rung 1..%d]", RUNGS);
+        const auto [checked, timed, only] = ladder_arguments(argc, argv, "ladder_attention", RUNGS);
         bool good = true;
-        if (what != "time") {
+        if (checked) {
             printf("Relative L2 error against fp64, " PRECISION_NAME " on %s: the worst over T of 1 to 257, D of 12 to 128\n\n| rung | out | dq, dk, dv |\n|---|---|---|\n", device().name);
             for (int rung = only ? only : 1; rung <= (only ? only : RUNGS); rung++) good = check(rung) && good;
             printf("\n");
         }
-        if (what != "check" && good) {
+        if (timed && good) {
             printf(PRECISION_NAME " on %s\n\n| B,T,H,D | rung | forward us | GFLOP/s | backward us | GFLOP/s | both GFLOP/s |\n|---|---|---|---|---|---|---|\n", device().name);
 #ifdef CUDA_CPU
             for (auto [B, T, H, D] : {std::array<int, 4>{4, 256, 12, 64}, {1, 1024, 8, 64}, {1, 512, 4, 128}}) time_shape(B, T, H, D, only);

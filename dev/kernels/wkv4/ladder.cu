@@ -1,7 +1,8 @@
 /* dev/kernels/wkv4/ladder.cu: y = sigmoid(r) wkv(k, v) and its backward, from the official formulation to the shipped kernel.
 
-       make build/ladder_wkv4 && build/ladder_wkv4      all rungs: checked, then timed
-       build/ladder_wkv4 check|time [RUNG]              a part of it
+       make DEVICE=cpu build/cpu-fp32/ladder_wkv4          (a GPU: build/gpu-bf16/ladder_wkv4)
+       build/cpu-fp32/ladder_wkv4                          all rungs: checked, then timed
+       build/cpu-fp32/ladder_wkv4 check|time [RUNG]        a part of it
 
    1  official   a thread per (b,c); log-sum-exp: 4 exponentials and a division a step, most of them in the chain from step
                  to step. Backward: forward again for q and m of every step (scratch of two (B,T,C) fp32), then backward.
@@ -290,19 +291,17 @@ static void time_shape(int B, int T, int C, int only, double copy) {
 
 int main(int argc, char **argv) {
     return run_main([&] {
-        std::string what = argc > 1 ? argv[1] : "all";
-        int only = argc > 2 ? atoi(argv[2]) : 0;
-        if (argc > 3 || only < 0 || only > RUNGS || (what != "all" && what != "check" && what != "time")) usage_fail("usage: ladder_wkv4 [all|check|time] [rung 1..%d]", RUNGS);
+        const auto [checked, timed, only] = ladder_arguments(argc, argv, "ladder_wkv4", RUNGS);
         device_init();
         bool good = true;
-        if (what != "time") {
+        if (checked) {
             printf("Relative L2 error against fp64, " PRECISION_NAME " on %s: the worst over\nT of 1 to 257 with k in +-3, u in +-2; large: T = 4096 with k in +-200, and T = 257 with u in +-80\n\n| rung | k, u |", device().name);
             for (const char *name : part_name) printf(" %s |", name);
             printf("\n|---|---|---|---|---|---|---|---|\n");
             for (int rung = only ? only : 1; rung <= (only ? only : RUNGS); rung++) good = check(rung) && good;
             printf("\n");
         }
-        if (what != "check" && good) {
+        if (timed && good) {
             double copy = copy_bandwidth();
             printf(PRECISION_NAME " on %s; device copy: %.0f GB/s\n\n| B,T,C | rung | forward us | GB/s | of copy | backward us | GB/s | of copy |\n|---|---|---|---|---|---|---|---|\n", device().name, copy);
 #ifdef CUDA_CPU

@@ -1,7 +1,8 @@
 /* dev/kernels/wkv7/ladder.cu: the recurrence of RWKV-7, forward and backward, from its definition to the shipped kernels. Heads of 64.
 
-       make build/ladder_wkv7 && build/ladder_wkv7      all rungs: checked, then timed
-       build/ladder_wkv7 check|time [RUNG]              a part of it
+       make DEVICE=cpu build/cpu-fp32/ladder_wkv7          (a GPU: build/gpu-bf16/ladder_wkv7)
+       build/cpu-fp32/ladder_wkv7                          all rungs: checked, then timed
+       build/cpu-fp32/ladder_wkv7 check|time [RUNG]        a part of it
 
    1  literal      a thread per row of the state, two barriers a step; every state is written down for the backward (N numbers
                    a channel and step), which takes columns and rows of dL/dS in turn
@@ -278,12 +279,10 @@ static bool check_fused() {
 
 int main(int argc, char **argv) {
     return run_main([&] {
-        std::string what = argc > 1 ? argv[1] : "all";
-        int only = argc > 2 ? atoi(argv[2]) : 0;
-        if (argc > 3 || only < 0 || only > FUSED || (what != "all" && what != "check" && what != "time")) usage_fail("usage: ladder_wkv7 [all|check|time] [rung 1..%d]", FUSED);
+        const auto [checked, timed, only] = ladder_arguments(argc, argv, "ladder_wkv7", FUSED);
         if (only && (only == FUSED ? !wkv7_fused_fits(N) : !exists(only))) fail("rung %d does not exist on this device in " PRECISION_NAME, only);
         bool good = true, bare = only != FUSED, fused = wkv7_fused_fits(N) && (!only || only == FUSED);
-        if (what != "time") {
+        if (checked) {
             printf("Relative L2 error against fp64, " PRECISION_NAME " on %s: the worst over T of 1 to 65 (usual decays: 257)\n\n", device().name);
             if (bare) {
                 printf("| rung | decay |");
@@ -294,7 +293,7 @@ int main(int argc, char **argv) {
             }
             if (fused) good = check_fused() && good, printf("\n");
         }
-        if (what != "check" && good) {
+        if (timed && good) {
             printf(PRECISION_NAME " on %s\n\n| B,T,H | rung | forward us | GB/s | backward us | GB/s |\n|---|---|---|---|---|---|\n", device().name);
 #ifdef CUDA_CPU
             if (bare) time_shape(4, 64, 4, only);  // products are slow there: nothing of 7 is to be learnt
