@@ -33,8 +33,13 @@ template<int W> __device__ inline MixRow<W> mix_row(const MixArgs &a, int64_t ro
     MixRow<W> m;
     m.x = 0;
     if (inside) {
-        m.x = load<W>(a.x + row * a.C + c);
-        if (a.kv) m.x = round_to_floatX(m.x + sigmoid(load<W>(a.r + row * a.C + c)) * load<W>(a.kv + row * a.C + c));
+        const int64_t i = row * a.C + c;
+        Pack<floatX, W> x = load_pack<W>(a.x + i);
+        m.x = load<W>(x.x);
+        if (a.kv) {
+            Pack<floatX, W> r = load_pack<W>(a.r + i), kv = load_pack<W>(a.kv + i);  // all three under way before the first is used
+            m.x = round_to_floatX(load<W>(x.x) + sigmoid(load<W>(r.x)) * load<W>(kv.x));
+        }
     }
     m.s = row_stats(m.x, inside, a.C, room, turn);
     if (inside) m.n = (m.x - m.s.mean) * m.s.rstd * load<W>(a.w + c) + load<W>(a.b + c);
@@ -92,7 +97,8 @@ template<int W, int M, int THREADS> __global__ void __launch_bounds__(THREADS) m
     __shared__ BlockRoom room;
     int turn = 0, c = threadIdx.x * W, b = blockIdx.y, start = blockIdx.x * a.rows, end = min(start + a.rows, a.T);
     bool inside = c < a.C;
-    constexpr bool KEEP = M * W <= 24;  // mu in registers
+    constexpr bool AHEAD = THREADS <= 384;            // registers for all dout of a row
+    constexpr bool KEEP = M * W <= (AHEAD ? 16 : 24);  // mu in registers
     Vec<W> kept[KEEP ? M + 1 : 1], dmu[M + 1], dw = 0, db = 0, weight = 0, bias = 0, later = 0;
     auto read_mu = [&](int j) { return inside ? mix_weight<W>(a.mu[j] + c, a.of_previous) : Vec<W>(0); };
     auto mu = [&](int j) { return KEEP ? kept[KEEP ? j : 0] : read_mu(j); };
@@ -111,25 +117,35 @@ template<int W, int M, int THREADS> __global__ void __launch_bounds__(THREADS) m
     Vec<W> xh = normed(row - 1);
     for (int t = end - 1; t >= start; t--) {
         row = (int64_t)b * a.T + t;
-        bool first = a.reset && a.reset[row];
-        Vec<W> xh_before = t ? normed(row - 1) : Vec<W>(0), before = 0, dn = later;
+        const bool first = a.reset && a.reset[row];
+        // All that a row reads is under way before the first of it is used: one by one they are M + 2 trips to memory
+        const int column = inside ? c : 0;  // an address for all: a branch would wait for its load
+        const int64_t at = row * a.C + column, prior = t ? row - 1 : row;
+        Pack<floatX, W> pd[AHEAD && M ? M : 1], px = load_pack<W>(a.x + prior * a.C + column), pdx;
+        if (AHEAD)
+#pragma unroll
+            for (int j = 0; j < M; j++) pd[j] = load_pack<W>(a.dout[j] + at);
+        if (a.add) pdx = load_pack<W>(a.dx + at);
+        const real mean = a.mean[prior], rstd = a.rstd[prior], own_rstd = a.rstd[row];
+        auto dout = [&](int j) { return !inside ? Vec<W>(0) : AHEAD ? load<W>(pd[AHEAD ? j : 0].x) : load<W>(a.dout[j] + at); };
+        Vec<W> xh_before = inside && t ? (load<W>(px.x) - mean) * rstd : Vec<W>(0), before = 0, dn = later;
         if (inside && !first) {
             if (t) before = xh_before * weight + bias;
             else if (a.state_in) before = load<W>(a.state_in + (int64_t)b * a.C + c);
         }
         later = 0;
-        if (M == 0 && inside) dn = load<W>(a.dout[0] + row * a.C + c);
+        if (M == 0 && inside) dn = load<W>(a.dout[0] + at);
 #pragma unroll
         for (int j = 0; j < M; j++) {
-            Vec<W> d = inside ? load<W>(a.dout[j] + row * a.C + c) : Vec<W>(0);
+            Vec<W> d = dout(j);
             Vec<W> m = mu(j);
             dn += m * d;
             if (!first) later += (real(1) - m) * d;
             dmu[j] += d * (xh * weight + bias - before);
         }
         dw += dn * xh, db += dn;
-        Vec<W> dx = norm_backward_row(dn * weight, xh, a.rstd[row], inside, a.C, room, turn);
-        if (inside) store(a.dx + row * a.C + c, a.add ? load<W>(a.dx + row * a.C + c) + dx : dx);
+        Vec<W> dx = norm_backward_row(dn * weight, xh, own_rstd, inside, a.C, room, turn);
+        if (inside) store(a.dx + row * a.C + c, a.add ? load<W>(pdx.x) + dx : dx);
         xh = xh_before;
     }
     if (!inside) return;
