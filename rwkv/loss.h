@@ -9,31 +9,40 @@
    Logits are rows of `stride` elements, of which the first V count; the padding gets a zero gradient.
    defines: cross_entropy, Head, loss_sum */
 #pragma once
+#include <cfloat>
 #include "matmul.h"
 #include "norm.h"
 #include "tensors.h"
+
+constexpr real LARGEST = FLT_MAX;
 
 // Columns [j, j + W) of a row, the padding as -inf
 template<int W> __device__ inline Vec<W> load_logits(const floatX *z, int j, int V) {
     Vec<W> x = load<W>(z + j);
     return j + W <= V ? x : each<W>([&](int i) { return j + i < V ? x[i] : real(-INFINITY); });
 }
-// One block per row; the row is read three times, from cache after the first. `scale` lies on the device.
-// grad = false leaves the logits as they are. A NaN logit makes the loss NaN: every exponential is.
+// One block per row; the row is read twice, from cache after the first: every thread sums e^(z_j - max) of its columns with
+// the maximum so far, and what it has is made smaller when that grows. `scale` lies on the device.
+// grad = false leaves the logits as they are. A NaN logit makes the loss NaN: its exponential is.
 template<int W> __global__ void cross_entropy_kernel(floatX *logits, real *losses, const int *targets, const real *scale, real l2wrap, int V, int stride, bool grad) {
     __shared__ BlockRoom room;
     int target = targets[blockIdx.x], turn = 0;
     floatX *z = logits + (int64_t)blockIdx.x * stride;
-    real max[1] = {-INFINITY}, at[1] = {-(real)V}, s[1] = {0};
-    for (int j = threadIdx.x * W; j < stride; j += blockDim.x * W) max[0] = fmax(max[0], largest(load_logits<W>(z, j, V)));
-    block_max(max, room, turn);
+    real own = -LARGEST, max[1], at[1] = {-(real)V}, s[1] = {0};  // not -inf: inf - inf would be NaN
     for (int j = threadIdx.x * W; j < stride; j += blockDim.x * W) {
         Vec<W> x = load_logits<W>(z, j, V);
-        s[0] += sum(exp2v((x - max[0]) * LOG2E));
-        if (largest(x) == max[0])
-            for (int i = W - 1; i >= 0; i--) if (x[i] == max[0]) at[0] = fmax(at[0], -(real)(j + i));
+        real most = largest(x);
+        if (most > own) {
+            s[0] *= exp2((own - most) * LOG2E), own = most;
+            for (int i = W - 1; i >= 0; i--) if (x[i] == most) at[0] = -(real)(j + i);
+        }
+        s[0] += sum(exp2v((x - own) * LOG2E));
     }
+    max[0] = own;
+    block_max(max, room, turn);
+    s[0] *= exp2((own - max[0]) * LOG2E);
     block_sum(s, room, turn);
+    if (own != max[0]) at[0] = -(real)V;
     block_max(at, room, turn);  // the lowest index of the maximum, as a negative number
     if (threadIdx.x == 0) losses[blockIdx.x] = log(s[0]) + max[0] - (real)z[target];
     if (!grad) return;
@@ -68,7 +77,8 @@ struct Head {
 
     void plan(Arena &arena, int64_t BT, int vocab, int channels, bool has_bias = false) {
         V = vocab, C = channels, stride = padded_vocab(V);
-        rows = std::min<int64_t>(BT, std::max<int64_t>(1, MOST / stride));
+        int64_t parts = ceil_div(BT, std::max<int64_t>(1, MOST / stride));
+        rows = std::min<int64_t>(BT, (ceil_div(BT, parts) + 127) / 128 * 128);  // equal parts: a short last one leaves most of a GPU idle
         arena.plan("logits", &logits, (int64_t)rows * stride);
         arena.plan("logits", &losses, BT);
         if (has_bias) arena.plan("backward", &partial, (int64_t)bias_parts(rows, stride) * stride);
