@@ -160,7 +160,17 @@ template<int W> __device__ inline real largest(Vec<W> a) {  // NaN is ignored
     return m;
 }
 template<int W> __device__ inline Vec<W> relu(Vec<W> a) { return each<W>([&](int i) { return a[i] > 0 ? a[i] : real(0); }); }
-template<int W> __device__ inline Vec<W> sqrtv(Vec<W> a) { return each<W>([&](int i) { return real(sqrt(a[i])); }); }
+template<int W> __device__ inline Vec<W> sqrtv(Vec<W> a) {
+    return each<W>([&](int i) {
+#if defined(__CUDA_ARCH__) && !defined(PRECISION_FP64)
+        float y;  // 1 ulp; sqrtf() takes a slow path for every 0, and half of relu^2 are zeros
+        asm("sqrt.approx.f32 %0, %1;" : "=f"(y) : "f"(a[i]));
+        return y;
+#else
+        return real(sqrt(a[i]));
+#endif
+    });
+}
 template<int W> __device__ inline bool all_within(Vec<W> a, real lo, real hi) {  // false for NaN
     bool in = true;
 #pragma unroll

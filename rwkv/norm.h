@@ -32,16 +32,21 @@ template<int W> __device__ inline Vec<W> norm_backward_row(Vec<W> g, Vec<W> xh, 
 
 // out[k][c] += sum over p of partial[p][k][c]: K vectors of C, given by their addresses; null: not wanted.
 constexpr int MAX_SUMS = 8;
+#ifdef CPU_SHAPES
+constexpr int SUM_ROWS = 8;
+#else
+constexpr int SUM_ROWS = 32;  // 120 blocks at C = 768: eight rows left every thread with 128 loads one after the other
+#endif
 struct SumTargets { real *out[MAX_SUMS]; };
 __global__ void column_sums_kernel(const __grid_constant__ SumTargets to, const real *partial, int P, int K, int C) {
-    __shared__ real part[8][33];
+    __shared__ real part[SUM_ROWS][33];
     int c = blockIdx.x * 32 + threadIdx.x, k = blockIdx.y;
     real s = 0, *out = to.out[k];
-    if (c < C) for (int p = threadIdx.y; p < P; p += 8) s += partial[((int64_t)p * K + k) * C + c];
+    if (c < C) for (int p = threadIdx.y; p < P; p += SUM_ROWS) s += partial[((int64_t)p * K + k) * C + c];
     part[threadIdx.y][threadIdx.x] = s;
-    __syncthreads();  // the eight partial sums of each column are there
+    __syncthreads();  // the partial sums of each column are there
     if (threadIdx.y || c >= C || !out) return;
-    for (int y = 1; y < 8; y++) s += part[y][threadIdx.x];
+    for (int y = 1; y < SUM_ROWS; y++) s += part[y][threadIdx.x];
     out[c] += s;
 }
 __global__ void column_sums_serial_kernel(const __grid_constant__ SumTargets to, const real *partial, int P, int K, int C) {
@@ -52,7 +57,7 @@ __global__ void column_sums_serial_kernel(const __grid_constant__ SumTargets to,
     out[c] += s;
 }
 inline void column_sums(const SumTargets &to, const real *partial, int P, int K, int C, cudaStream_t stream) {
-    if (P >= 64) column_sums_kernel<<<dim3(ceil_div(C, 32), K), dim3(32, 8), 0, stream>>>(to, partial, P, K, C);
+    if (P >= 64) column_sums_kernel<<<dim3(ceil_div(C, 32), K), dim3(32, SUM_ROWS), 0, stream>>>(to, partial, P, K, C);
     else column_sums_serial_kernel<<<dim3(ceil_div(C, 64), K), 64, 0, stream>>>(to, partial, P, K, C);
     launchCheck();
 }
