@@ -189,12 +189,13 @@ template<int W> __global__ void norm_backward_kernel(NormBackwardArgs a, int N, 
     Vec<W> w = inside ? load<W>(a.w + c) : Vec<W>(0), dw = 0, db = 0, sum_dx = 0;
     for (int row = blockIdx.x; row < N; row += gridDim.x) {
         int64_t at = (int64_t)row * C + c;
-        Vec<W> xh = 0, dy = 0;
+        Vec<W> xh = 0, dy = 0, before = 0;  // all loads before the sum over the row, which waits for the slowest
+        if (inside && a.add) before = load<W>(a.dx + at);
         if (inside) xh = (load<W>(a.x + at) - a.mean[row]) * a.rstd[row], dy = load<W>(a.dy + at);
         dw += dy * xh, db += dy;
         Vec<W> dx = norm_backward_row(dy * w, xh, a.rstd[row], inside, C, room, turn);
         if (!inside) continue;
-        if (a.add) dx += load<W>(a.dx + at);
+        dx += before;
         store(a.dx + at, dx), sum_dx += dx;
     }
     real *p = a.partial + (int64_t)blockIdx.x * 3 * C + c;

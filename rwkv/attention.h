@@ -298,13 +298,19 @@ template<int F, int S, bool KEYS> __global__ void __launch_bounds__(EXACT_THREAD
     if (KEYS) store_lanes<F>(g.dv + at0 + first * a.row, a.row, sum2, nullptr, 1, n, D);
 }
 
-// D_i = dout_i out_i, a thread each
-__global__ void attention_delta_kernel(real *delta, const floatX *dout, const floatX *out, int64_t n, int T, int H, int D) {
-    int64_t i = (int64_t)blockIdx.x * blockDim.x + threadIdx.x;  // (b,t,h)
-    if (i >= n) return;
+// D_i = dout_i out_i, by 8 lanes each with W elements at a time, so that a warp reads what lies side by side. On the CPU a thread.
+#ifdef CPU_SHAPES
+constexpr int DELTA_LANES = 1;
+#else
+constexpr int DELTA_LANES = 8;
+#endif
+template<int W> __global__ void attention_delta_kernel(real *delta, const floatX *dout, const floatX *out, int64_t n, int T, int H, int D) {
+    const int lane = threadIdx.x % DELTA_LANES;
+    const int64_t own = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) / DELTA_LANES, i = min(own, n - 1);  // (b,t,h); all lanes shuffle
     real s = 0;
-    for (int d = 0; d < D; d++) s += (real)dout[i * D + d] * (real)out[i * D + d];
-    delta[((i / H / T) * H + i % H) * T + i / H % T] = s;
+    for (int64_t d = i * D + lane * W; d < (i + 1) * D; d += DELTA_LANES * W) s += sum(load<W>(dout + d) * load<W>(out + d));
+    for (int o = DELTA_LANES / 2; o; o /= 2) s += __shfl_xor_sync(~0u, s, o);
+    if (own < n && lane == 0) delta[((i / H / T) * H + i % H) * T + i / H % T] = s;
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -652,7 +658,10 @@ constexpr int MOST_LANES = 64, EXACT_ROWS = 32;
 inline void attention_delta(const AttentionBackwardArgs &g, cudaStream_t stream) {
     const AttentionArgs &a = g.f;
     int64_t n = (int64_t)a.B * a.T * a.H;
-    attention_delta_kernel<<<ceil_div(n, 128), 128, 0, stream>>>(g.D, g.dout, a.out, n, a.T, a.H, a.D);
+    dispatch_width(channel_width(a.D), [&](auto W) {
+        attention_delta_kernel<W.value><<<ceil_div(n * DELTA_LANES, 128), 128, 0, stream>>>(g.D, g.dout, a.out, n, a.T, a.H, a.D);
+    });
+    launchCheck();
 }
 template<int F = MOST_LANES, class X> inline void attention_forward_exact(const AttentionArgs &a, const AttentionKeys<X> &keys, cudaStream_t stream) {
     constexpr int S = std::min(F, EXACT_ROWS);
