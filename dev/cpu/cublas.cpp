@@ -5,48 +5,6 @@
 
 namespace cuda_cpu {
 
-template<class F> F get(const void *p, cudaDataType_t t, long i) {
-    return t == CUDA_R_64F ? F(((const double *)p)[i]) : t == CUDA_R_32F ? F(((const float *)p)[i])
-         : t == CUDA_R_16BF ? F((float)((const __nv_bfloat16 *)p)[i]) : F((float)((const __half *)p)[i]);
-}
-template<class F> void put(void *p, cudaDataType_t t, long i, F v) {
-    if (t == CUDA_R_64F) ((double *)p)[i] = v;
-    else if (t == CUDA_R_32F) ((float *)p)[i] = v;
-    else if (t == CUDA_R_16BF) ((__nv_bfloat16 *)p)[i] = __float2bfloat16(v);
-    else ((__half *)p)[i] = __float2half(v);
-}
-// gelu(x) = x/2 (1 + t), t = tanh(z), z = c (x + a x^3)      gelu'(x) = (1 + t)/2 + x/2 (1 - t^2) c (1 + 3 a x^2)
-template<class F> F gelu(F x, bool derivative) {
-    const F c = F(0.7978845608028654), a = F(0.044715), t = std::tanh(c * (x + a * x * x * x));
-    return derivative ? (1 + t) / 2 + x / 2 * (1 - t * t) * c * (1 + 3 * a * x * x) : x / 2 * (1 + t);
-}
-struct Epilogue { uint32_t kind; void *bias, *aux; cudaDataType_t bias_type, aux_type; long aux_ld; };
-enum { RELU = 2, BIAS = 4, GELU = 32, DGELU = 64, AUX = 128, BGRADB = 512 };  // bits of cublasLtEpilogue_t
-
-template<class F> void apply(const void *closure, void *column, long i, long j, long count) {
-    const Epilogue &e = *(const Epilogue *)closure;
-    for (long r = 0; r < count; r++) {
-        F &v = ((F *)column)[r];
-        const long at = j * e.aux_ld + i + r;
-        if (e.kind & BIAS) v += get<F>(e.bias, e.bias_type, i + r);
-        if (e.kind & DGELU) v *= gelu(get<F>(e.aux, e.aux_type, at), true);
-        else if (e.kind & AUX) put(e.aux, e.aux_type, at, v);
-        if (e.kind & GELU) v = gelu(v, false);
-        if (e.kind & RELU) v = v < 0 ? 0 : v;  // NaN stays
-    }
-}
-// bias[j] = sum over k of op(B)[k][j], in the order of k; a work item is a few columns, as k is the slow index of B^T
-template<class F> void bias_gradient(const Gemm &g, const Epilogue &e, cudaDataType_t type) {
-    constexpr long COLUMNS = 64;
-    parallel_for(ceil_div(g.n, COLUMNS), [&](long t) {
-        F sum[COLUMNS] = {};
-        const long j0 = t * COLUMNS, columns = least(COLUMNS, g.n - j0);
-        if (g.tb) for (long k = 0; k < g.k; k++) for (long j = 0; j < columns; j++) sum[j] += get<F>(g.b, type, k * g.ldb + j0 + j);
-        else for (long j = 0; j < columns; j++) for (long k = 0; k < g.k; k++) sum[j] += get<F>(g.b, type, (j0 + j) * g.ldb + k);
-        for (long j = 0; j < columns; j++) put(e.bias, e.bias_type, j0 + j, sum[j]);
-    });
-}
-
 // Is it a matmul that cuBLASLt accepts?
 static cublasStatus_t validate(const cuda_cpu_matmul &o, const cuda_cpu_layout &a, const cuda_cpu_layout &b, const cuda_cpu_layout &c, const cuda_cpu_layout &d) {
     const int64_t k = o.ta ? a.rows : a.cols;
@@ -59,19 +17,8 @@ static cublasStatus_t validate(const cuda_cpu_matmul &o, const cuda_cpu_layout &
     if (a.type != b.type || c.type != d.type || (d.type != a.type && !(is16 && d.type == CUDA_R_32F))) return CUBLAS_STATUS_NOT_SUPPORTED;
     if ((a.type == CUDA_R_64F) != (o.compute == CUBLAS_COMPUTE_64F)) return CUBLAS_STATUS_NOT_SUPPORTED;
     if (o.epilogue == CUBLASLT_EPILOGUE_DEFAULT) return CUBLAS_STATUS_SUCCESS;
-    if (d.batches > 1) return CUBLAS_STATUS_NOT_SUPPORTED;  // batches of biases: nobody needs them
-    switch (o.epilogue) {
-        case RELU: case GELU: case RELU | BIAS: case GELU | BIAS: case BIAS: case BGRADB: break;
-        case GELU | AUX: case GELU | AUX | BIAS: case DGELU | AUX:
-            if (!o.aux || o.aux_ld < d.rows || o.aux_ld % 8) return CUBLAS_STATUS_INVALID_VALUE;
-            break;
-        default: return CUBLAS_STATUS_NOT_SUPPORTED;
-    }
-    if (o.epilogue & (BIAS | BGRADB)) {
-        if (!o.bias) return CUBLAS_STATUS_INVALID_VALUE;
-        if (o.bias_type != -1 && o.bias_type != d.type && o.bias_type != a.type && !(is16 && o.bias_type == CUDA_R_32F)) return CUBLAS_STATUS_NOT_SUPPORTED;
-    }
-    return CUBLAS_STATUS_SUCCESS;
+    if (o.epilogue != CUBLASLT_EPILOGUE_BIAS || d.batches > 1) return CUBLAS_STATUS_NOT_SUPPORTED;  // batches of biases: nobody needs them
+    return o.bias ? CUBLAS_STATUS_SUCCESS : CUBLAS_STATUS_INVALID_VALUE;
 }
 }  // namespace cuda_cpu
 
@@ -95,7 +42,9 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t o, const 
     g.a = a, g.b = b, g.c = c, g.d = d;
     g.lda = al->ld, g.ldb = bl->ld, g.ldc = cl->ld, g.ldd = dl->ld;
     g.sa = al->stride, g.sb = bl->stride, g.sc = cl->stride, g.sd = dl->stride;
-    g.alpha = get<double>(alpha, o->scale, 0), g.beta = get<double>(beta, o->scale, 0);
+    auto number = [o](const void *p) { return o->scale == CUDA_R_64F ? *(const double *)p : *(const float *)p; };
+    g.alpha = number(alpha), g.beta = number(beta);
+    g.bias = o->epilogue == CUBLASLT_EPILOGUE_BIAS ? o->bias : nullptr;
     if (g.m && g.n && (!d || (g.k && (!a || !b)) || (g.beta != 0 && !c))) return CUBLAS_STATUS_INVALID_VALUE;
     if (g.c == g.d && g.beta != 0 && (g.ldc != g.ldd || g.sc != g.sd)) return CUBLAS_STATUS_INVALID_VALUE;  // in place, in another shape
     const void *matrix[] = {a, b, g.beta != 0 ? c : nullptr, d};
@@ -104,16 +53,8 @@ cublasStatus_t cublasLtMatmul(cublasLtHandle_t h, cublasLtMatmulDesc_t o, const 
         const int64_t bytes = layout[i]->batches > 1 ? layout[i]->stride * (layout[i]->type == CUDA_R_64F ? 8 : layout[i]->type == CUDA_R_32F ? 4 : 2) : 0;
         if (matrix[i] && ((uintptr_t)matrix[i] | bytes) % algo->needs.aligned[i]) return CUBLAS_STATUS_INVALID_VALUE;
     }
-    if (opt.check) for (const void *p : {a, b, (const void *)d, g.beta != 0 ? c : d, (const void *)o->bias, (const void *)o->aux})
+    if (opt.check) for (const void *p : {a, b, (const void *)d, g.beta != 0 ? c : d, g.bias})
         if (p && !known(p)) fatal("cublasLtMatmul: %p is not in device memory", p);
-    const Epilogue e{o->epilogue, o->bias, o->aux, o->bias_type == -1 ? dl->type : cudaDataType_t(o->bias_type), dl->type, (long)o->aux_ld};
-    const cudaDataType_t b_type = bl->type;
-    cudaError_t error = enqueue("cublasLtMatmul", stream, [g, e, b_type] {
-        Gemm with = g;
-        with.closure = &e;
-        if (e.kind & (BIAS | RELU | GELU | DGELU)) with.epilogue = g.type == F64 ? apply<double> : apply<float>;
-        gemm(with);
-        if (e.kind & BGRADB) g.type == F64 ? bias_gradient<double>(g, e, b_type) : bias_gradient<float>(g, e, b_type);
-    });
+    cudaError_t error = enqueue("cublasLtMatmul", stream, [g] { gemm(g); });
     return error ? CUBLAS_STATUS_EXECUTION_FAILED : CUBLAS_STATUS_SUCCESS;
 }

@@ -4,7 +4,7 @@
    Descriptors are plain structs. What the real library would refuse is refused here with the same status, so that
    a wrong leading dimension or type is found on a machine without a GPU; with CUDA_CPU_CHECK=1 matrices must be in
    device memory. fp32 is always computed in fp32: CUBLAS_COMPUTE_32F_FAST_TF32 is accepted and means the same.
-   Epilogues: BIAS, RELU, GELU (the tanh form), their sums, GELU_AUX (keeps the input of GELU), DGELU, BGRADB.
+   Epilogues: none, or BIAS: a number for each row, of the type of D.
    defines: cublasLt..., cublasGetStatusString, the types and enumerations they take */
 #pragma once
 #include "cuda_cpu.h"
@@ -17,15 +17,10 @@ enum cublasOperation_t { CUBLAS_OP_N, CUBLAS_OP_T };
 enum cudaDataType_t { CUDA_R_32F = 0, CUDA_R_64F = 1, CUDA_R_16F = 2, CUDA_R_16BF = 14 };
 typedef cudaDataType_t cudaDataType;
 enum cublasComputeType_t { CUBLAS_COMPUTE_32F = 68, CUBLAS_COMPUTE_64F = 70, CUBLAS_COMPUTE_32F_FAST_TF32 = 77 };
-enum cublasLtEpilogue_t {
-    CUBLASLT_EPILOGUE_DEFAULT = 1, CUBLASLT_EPILOGUE_RELU = 2, CUBLASLT_EPILOGUE_BIAS = 4, CUBLASLT_EPILOGUE_RELU_BIAS = 6,
-    CUBLASLT_EPILOGUE_GELU = 32, CUBLASLT_EPILOGUE_GELU_BIAS = 36, CUBLASLT_EPILOGUE_GELU_AUX = 160,
-    CUBLASLT_EPILOGUE_GELU_AUX_BIAS = 164, CUBLASLT_EPILOGUE_DGELU = 192, CUBLASLT_EPILOGUE_BGRADB = 512
-};
+enum cublasLtEpilogue_t { CUBLASLT_EPILOGUE_DEFAULT = 1, CUBLASLT_EPILOGUE_BIAS = 4 };
 enum cublasLtMatmulDescAttributes_t {
     CUBLASLT_MATMUL_DESC_TRANSA = 3, CUBLASLT_MATMUL_DESC_TRANSB = 4, CUBLASLT_MATMUL_DESC_EPILOGUE = 7,
-    CUBLASLT_MATMUL_DESC_BIAS_POINTER = 8, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER = 11,
-    CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD = 12, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE = 26
+    CUBLASLT_MATMUL_DESC_BIAS_POINTER = 8
 };
 enum cublasLtMatrixLayoutAttribute_t { CUBLASLT_MATRIX_LAYOUT_BATCH_COUNT = 5, CUBLASLT_MATRIX_LAYOUT_STRIDED_BATCH_OFFSET = 6 };
 enum cublasLtMatmulPreferenceAttributes_t {
@@ -38,11 +33,9 @@ enum cublasLtReductionScheme_t { CUBLASLT_REDUCTION_SCHEME_NONE = 0, CUBLASLT_RE
 struct cuda_cpu_matmul {
     cublasComputeType_t compute;
     cudaDataType_t scale;
-    int32_t bias_type = -1;  // -1: that of D
     int32_t ta = CUBLAS_OP_N, tb = CUBLAS_OP_N;
     uint32_t epilogue = CUBLASLT_EPILOGUE_DEFAULT;
-    void *bias = nullptr, *aux = nullptr;
-    int64_t aux_ld = 0;
+    void *bias = nullptr;
 };
 struct cuda_cpu_layout {
     cudaDataType_t type;
@@ -109,9 +102,6 @@ inline cublasStatus_t cublasLtMatmulDescSetAttribute(cublasLtMatmulDesc_t d, cub
         case CUBLASLT_MATMUL_DESC_TRANSB: return cuda_cpu::set_attribute(d->tb, value, size);
         case CUBLASLT_MATMUL_DESC_EPILOGUE: return cuda_cpu::set_attribute(d->epilogue, value, size);
         case CUBLASLT_MATMUL_DESC_BIAS_POINTER: return cuda_cpu::set_attribute(d->bias, value, size);
-        case CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE: return cuda_cpu::set_attribute(d->bias_type, value, size);
-        case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER: return cuda_cpu::set_attribute(d->aux, value, size);
-        case CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD: return cuda_cpu::set_attribute(d->aux_ld, value, size);
     }
     return CUBLAS_STATUS_INVALID_VALUE;
 }

@@ -1,6 +1,6 @@
 /* dev/cpu/gemm.h: matrix multiplication for the CPU backend, as cuBLAS defines it.
 
-       D = alpha op(A) op(B) + beta C       D m x n, op(A) m x k, op(B) k x n, column major, batches of them
+       D = alpha op(A) op(B) + beta C + bias       D m x n, op(A) m x k, op(B) k x n, column major, batches of them
 
    How it gets near the peak of the machine, from the inside out:
    1. micro() keeps an MR x NR tile of D in vector registers and adds one column of A times one row of B
@@ -11,11 +11,11 @@
           A  [k block][panel of MR rows][k][row]       B  [k block][column][k]
       A B of fp32 or fp64 whose k are adjacent in memory is in order already and is read where it lies.
    3. A tile of MT x NT of D is one work item. Its sums stay in second-level cache over all blocks of k;
-      finish() scales, adds C, calls the epilogue and rounds. Packing is done once, before, by all threads;
+      finish() scales, adds C and the bias, and rounds. Packing is done once, before, by all threads;
       when D is so narrow that no packed A would be used twice, each tile packs its own A where it needs it.
    4. With at most GEMV columns even that costs more than it gains: gemv() uses A straight from memory.
    Each element of D is the sum of blocks of KC products, each block added up in the order of k, and blocks
-   in order: its bits depend on its row of op(A), its column of op(B) and alpha, beta, C, never on m, n,
+   in order: its bits depend on its row of op(A), its column of op(B), alpha, beta, C and bias, never on m, n,
    batches or threads. k is not split between threads.  beta = 0 does not read C, alpha = 0 not A and B.
    Needs threads() and parallel_for() of pool.h.   defines: bf16, fp16, Gemm, gemm */
 #pragma once
@@ -45,9 +45,7 @@ struct Gemm {
     long lda, ldb, ldc, ldd;                 // elements from one column to the next
     long sa = 0, sb = 0, sc = 0, sd = 0;     // elements from one batch to the next
     double alpha = 1, beta = 0;
-    // changes v (fp32 or fp64)[0..count): rows i... of column j of alpha op(A) op(B) + beta C, before it is rounded; or nullptr
-    void (*epilogue)(const void *closure, void *v, long i, long j, long count) = nullptr;
-    const void *closure = nullptr;
+    const void *bias = nullptr;              // (m) of type out, added to every column; or nullptr
 };
 
 #if defined(__AVX512F__)
@@ -274,7 +272,7 @@ template<class F, class T, int C = GEMV> void gemv(F *s, const T *a, long lda, l
     gemv<F, T, C>(s, a, lda, rows, b, next, depth);
 }
 
-// D = alpha s + beta C for a tile of the sums; C and D are touched in runs along m only, via a buffer of whole vectors.
+// D = alpha s + beta C + bias for a tile of the sums; C and D are touched in runs along m only, via a buffer of whole vectors.
 template<class F, class T> void finish(const Gemm &g, F *s, long batch, long i, long j, long rows, long columns) {
     const F alpha = g.alpha, beta = g.beta;
     for (long col = 0; col < columns; col++, s += MT) {
@@ -287,7 +285,14 @@ template<class F, class T> void finish(const Gemm &g, F *s, long batch, long i, 
             if (g.beta != 0) load<F>(c, line + r), v += beta * c;
             store<F>(s + r, v);
         }
-        if (g.epilogue) g.epilogue(g.closure, s, i, j + col, rows);
+        if (g.bias) {  // a loop of its own: in the one above a compiler may round alpha s + bias once
+            memcpy(line, (const T *)g.bias + i, rows * sizeof(T));
+            for (long r = 0; r < rows; r += Lanes<F>::N) {
+                vec<F> v, b;
+                load<F>(v, s + r), load<F>(b, line + r);
+                store<F>(s + r, v + b);
+            }
+        }
         for (long r = 0; r < rows; r += Lanes<F>::N) {
             vec<F> v;
             load<F>(v, s + r);
