@@ -56,7 +56,6 @@ template<class Format> struct __attribute__((may_alias, aligned(4))) Pair16 {
 
 }  // namespace cuda_cpu
 
-typedef cuda_cpu::Raw16 __nv_bfloat16_raw, __half_raw;
 typedef cuda_cpu::Float16<cuda_cpu::Bf16> __nv_bfloat16, nv_bfloat16;
 typedef cuda_cpu::Float16<cuda_cpu::Half> __half, half;
 typedef cuda_cpu::Pair16<cuda_cpu::Bf16> __nv_bfloat162, nv_bfloat162;
@@ -64,24 +63,14 @@ typedef cuda_cpu::Pair16<cuda_cpu::Half> __half2, half2;
 
 inline float __bfloat162float(__nv_bfloat16 x) { return x; }
 inline __nv_bfloat16 __float2bfloat16(float x) { return x; }
-inline __nv_bfloat16 __float2bfloat16_rn(float x) { return x; }
 inline __nv_bfloat16 __ushort_as_bfloat16(unsigned short x) { return cuda_cpu::Raw16{x}; }
-inline unsigned short __bfloat16_as_ushort(__nv_bfloat16 x) { return x.x; }
-inline __nv_bfloat162 __halves2bfloat162(__nv_bfloat16 x, __nv_bfloat16 y) { return {x, y}; }
 inline __nv_bfloat162 __floats2bfloat162_rn(float x, float y) { return {x, y}; }
-inline __nv_bfloat162 __float22bfloat162_rn(float2 v) { return {v.x, v.y}; }
 inline float2 __bfloat1622float2(__nv_bfloat162 v) { return {v.x, v.y}; }
 inline float __half2float(__half x) { return x; }
 inline __half __float2half(float x) { return x; }
-inline __half __float2half_rn(float x) { return x; }
 inline __half __ushort_as_half(unsigned short x) { return cuda_cpu::Raw16{x}; }
-inline unsigned short __half_as_ushort(__half x) { return x.x; }
-inline __half2 __halves2half2(__half x, __half y) { return {x, y}; }
 inline __half2 __floats2half2_rn(float x, float y) { return {x, y}; }
-inline __half2 __float22half2_rn(float2 v) { return {v.x, v.y}; }
 inline float2 __half22float2(__half2 v) { return {v.x, v.y}; }
-template<class F> inline float __low2float(cuda_cpu::Pair16<F> v) { return v.x; }
-template<class F> inline float __high2float(cuda_cpu::Pair16<F> v) { return v.y; }
 template<class F> inline cuda_cpu::Pair16<F> atomicAdd(cuda_cpu::Pair16<F> *p, cuda_cpu::Pair16<F> v) {
     return cuda_cpu::atomic(p, [=](cuda_cpu::Pair16<F> old) { return old + v; });
 }

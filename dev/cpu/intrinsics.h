@@ -34,18 +34,15 @@ template<class T> inline T atomicCAS(T *p, typename cuda_cpu::same<T>::type expe
     return expected;
 }
 inline void __threadfence() { __atomic_thread_fence(__ATOMIC_SEQ_CST); }
-inline void __threadfence_block() { __threadfence(); }
 [[noreturn]] inline void __trap() { cuda_cpu::fatal("kernel %s: __trap()", cuda_cpu::block->k.name); }
 inline long long clock64() { return (long long)(cuda_cpu::now() * 1e9); }
 
 // Loads and stores with a cache hint
 template<class T> inline T __ldg(const T *p) { return *p; }
-template<class T> inline T __ldca(const T *p) { return *p; }
 template<class T> inline T __ldcg(const T *p) { return *p; }
 template<class T> inline T __ldcs(const T *p) { return *p; }
 template<class T> inline void __stcg(T *p, typename cuda_cpu::same<T>::type v) { *p = v; }
 template<class T> inline void __stcs(T *p, typename cuda_cpu::same<T>::type v) { *p = v; }
-template<class T> inline void __stwt(T *p, typename cuda_cpu::same<T>::type v) { *p = v; }
 
 #define CUDA_CPU_MINMAX(T) inline T min(T a, T b) { return a < b ? a : b; } inline T max(T a, T b) { return a > b ? a : b; }
 CUDA_CPU_MINMAX(int) CUDA_CPU_MINMAX(unsigned) CUDA_CPU_MINMAX(long) CUDA_CPU_MINMAX(unsigned long)
@@ -76,23 +73,13 @@ inline float __powf(float x, float y) { return powf(x, y); }
 inline float __sinf(float x) { return sinf(x); }
 inline float __cosf(float x) { return cosf(x); }
 inline float __fdividef(float x, float y) { return x / y; }
-inline float __saturatef(float x) { return x > 0 ? x < 1 ? x : 1 : 0; }
 inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 inline double rsqrt(double x) { return 1.0 / sqrt(x); }
-inline float __frsqrt_rn(float x) { return 1.0f / sqrtf(x); }
-inline float __fsqrt_rn(float x) { return sqrtf(x); }
-inline float __frcp_rn(float x) { return 1.0f / x; }
-inline float __fadd_rn(float x, float y) { return x + y; }
-inline float __fmul_rn(float x, float y) { return x * y; }
-inline float __fmaf_rn(float x, float y, float z) { return fmaf(x, y, z); }
 
 inline unsigned __float_as_uint(float x) { return cuda_cpu::bits<unsigned>(x); }
 inline int __float_as_int(float x) { return cuda_cpu::bits<int>(x); }
 inline float __uint_as_float(unsigned x) { return cuda_cpu::bits<float>(x); }
 inline float __int_as_float(int x) { return cuda_cpu::bits<float>(x); }
-inline int __float2int_rn(float x) { return (int)nearbyintf(x); }
-inline int __float2int_rd(float x) { return (int)floorf(x); }
 inline int __popc(unsigned x) { return __builtin_popcount(x); }
 inline int __clz(int x) { return x ? __builtin_clz(x) : 32; }
 inline int __ffs(int x) { return __builtin_ffs(x); }
-inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned long long)a * b >> 32; }

@@ -2,12 +2,10 @@
    defines: __global__ ... __shared__, dim3, threadIdx ... gridDim, float4 ... make_float4 */
 #pragma once
 
-#define CUDART_VERSION 13000
 #define __global__
 #define __device__
 #define __host__
 #define __constant__
-#define __managed__
 #define __grid_constant__
 #define __forceinline__ inline
 #define __launch_bounds__(...)

@@ -51,10 +51,6 @@ template<class F> inline cudaError_t enqueue(const char *name, cudaStream_t stre
     else if (ok) work();
     return ok ? cudaSuccess : last_error;
 }
-template<class F> inline cudaError_t enqueue(F f, const char *name = "library call") {  // in the stream that is being captured, if any
-    cuda_cpu_stream current{capturing};
-    return enqueue(name, &current, f);
-}
 
 // ------------------------------------------------------------------------------------------------
 // kernels

@@ -13,7 +13,7 @@
 
 enum cudaError_t {
     cudaSuccess = 0, cudaErrorInvalidValue = 1, cudaErrorMemoryAllocation = 2, cudaErrorInvalidConfiguration = 9, cudaErrorIllegalState = 401,
-    cudaErrorNotReady = 600, cudaErrorLaunchOutOfResources = 701, cudaErrorNotSupported = 801, cudaErrorStreamCaptureUnsupported = 900, cudaErrorStreamCaptureImplicit = 906
+    cudaErrorLaunchOutOfResources = 701, cudaErrorStreamCaptureUnsupported = 900, cudaErrorStreamCaptureImplicit = 906
 };
 
 namespace cuda_cpu {

@@ -2,15 +2,9 @@
 #pragma once
 
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
-enum { cudaHostAllocDefault = 0, cudaStreamDefault = 0, cudaStreamNonBlocking = 1, cudaEventDefault = 0, cudaEventDisableTiming = 2 };
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributePreferredSharedMemoryCarveout = 9 };
-enum cudaDeviceAttr {
-    cudaDevAttrMaxSharedMemoryPerBlock = 8, cudaDevAttrMultiProcessorCount = 16, cudaDevAttrL2CacheSize = 38,
-    cudaDevAttrMaxThreadsPerMultiProcessor = 39, cudaDevAttrComputeCapabilityMajor = 75, cudaDevAttrComputeCapabilityMinor = 76,
-    cudaDevAttrMaxSharedMemoryPerBlockOptin = 97
-};
+enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
-enum cudaStreamCaptureStatus { cudaStreamCaptureStatusNone, cudaStreamCaptureStatusActive };
 struct cudaDeviceProp {
     char name[256];
     size_t totalGlobalMem, sharedMemPerBlock, sharedMemPerBlockOptin, sharedMemPerMultiprocessor;
@@ -25,26 +19,18 @@ typedef cuda_cpu_graph *cudaGraph_t, *cudaGraphExec_t;
 inline const char *cudaGetErrorName(cudaError_t e) {
 #define CUDA_CPU_NAME(x) if (e == x) return #x
     CUDA_CPU_NAME(cudaSuccess); CUDA_CPU_NAME(cudaErrorInvalidValue); CUDA_CPU_NAME(cudaErrorMemoryAllocation); CUDA_CPU_NAME(cudaErrorIllegalState);
-    CUDA_CPU_NAME(cudaErrorInvalidConfiguration); CUDA_CPU_NAME(cudaErrorNotSupported); CUDA_CPU_NAME(cudaErrorStreamCaptureUnsupported);
+    CUDA_CPU_NAME(cudaErrorInvalidConfiguration); CUDA_CPU_NAME(cudaErrorStreamCaptureUnsupported);
     CUDA_CPU_NAME(cudaErrorStreamCaptureImplicit);
     return "unknown CUDA error";
 }
 inline const char *cudaGetErrorString(cudaError_t e) { return cudaGetErrorName(e); }
-inline cudaError_t cudaPeekAtLastError() { return cuda_cpu::last_error; }
 inline cudaError_t cudaGetLastError() { cudaError_t e = cuda_cpu::last_error; return cuda_cpu::last_error = cudaSuccess, e; }
 
 // ------------------------------------------------------------------------------------------------
 // device
 
-inline cudaError_t cudaSetDevice(int d) { return d ? cudaErrorInvalidValue : cudaSuccess; }
-inline cudaError_t cudaGetDevice(int *d) { return *d = 0, cudaSuccess; }
 inline cudaError_t cudaGetDeviceCount(int *n) { return *n = 1, cudaSuccess; }
 inline cudaError_t cudaDeviceSynchronize() { CUDA_CPU_NOT_IN_CAPTURE(); return cudaSuccess; }
-inline cudaError_t cudaDeviceReset() { return cudaSuccess; }
-inline cudaError_t cudaProfilerStart() { return cudaSuccess; }
-inline cudaError_t cudaProfilerStop() { return cudaSuccess; }
-inline cudaError_t cudaRuntimeGetVersion(int *v) { return *v = CUDART_VERSION, cudaSuccess; }
-inline cudaError_t cudaDriverGetVersion(int *v) { return *v = CUDART_VERSION, cudaSuccess; }
 inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
     *p = {};
     char model[200] = "CPU", line[256];
@@ -59,27 +45,10 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
     p->multiProcessorCount = cuda_cpu::opt.sms, p->l2CacheSize = 1 << 20, p->maxThreadsPerMultiProcessor = 2048;
     return cudaSuccess;
 }
-inline cudaError_t cudaDeviceGetAttribute(int *v, cudaDeviceAttr a, int) {
-    switch (a) {
-        case cudaDevAttrMaxSharedMemoryPerBlock: *v = 48 << 10; break;
-        case cudaDevAttrMaxSharedMemoryPerBlockOptin: *v = cuda_cpu::SMEM; break;
-        case cudaDevAttrMultiProcessorCount: *v = cuda_cpu::opt.sms; break;
-        case cudaDevAttrMaxThreadsPerMultiProcessor: *v = 2048; break;
-        case cudaDevAttrL2CacheSize: *v = 1 << 20; break;
-        case cudaDevAttrComputeCapabilityMajor: *v = 9; break;
-        case cudaDevAttrComputeCapabilityMinor: *v = 0; break;
-        default: return cudaErrorInvalidValue;
-    }
-    return cudaSuccess;
-}
-template<class K> inline cudaError_t cudaFuncSetAttribute(K *, cudaFuncAttribute a, int v) {
-    if (a != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
+template<class K> inline cudaError_t cudaFuncSetAttribute(K *, cudaFuncAttribute, int v) {
     if (v < 0 || (size_t)v > cuda_cpu::SMEM) return cuda_cpu::last_error = cudaErrorInvalidValue;
     if (v > cuda_cpu::max_smem) cuda_cpu::max_smem = v;
     return cudaSuccess;
-}
-template<class K> inline cudaError_t cudaOccupancyMaxActiveBlocksPerMultiprocessor(int *n, K, int threads, size_t) {
-    return *n = threads > 0 ? 2048 / threads : 0, cudaSuccess;
 }
 inline cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
     return *total = (size_t)sysconf(_SC_PHYS_PAGES) * sysconf(_SC_PAGESIZE), *free = cuda_cpu::available_memory(), cudaSuccess;
@@ -89,9 +58,7 @@ inline cudaError_t cudaMemGetInfo(size_t *free, size_t *total) {
 // memory
 
 template<class T> inline cudaError_t cudaMalloc(T **p, size_t n) { CUDA_CPU_NOT_IN_CAPTURE(); return cuda_cpu::alloc((void **)p, n, false); }
-template<class T> inline cudaError_t cudaMallocManaged(T **p, size_t n, unsigned = 1) { CUDA_CPU_NOT_IN_CAPTURE(); return cuda_cpu::alloc((void **)p, n, true); }
 template<class T> inline cudaError_t cudaMallocHost(T **p, size_t n, unsigned = 0) { CUDA_CPU_NOT_IN_CAPTURE(); return cuda_cpu::alloc((void **)p, n, true); }
-template<class T> inline cudaError_t cudaHostAlloc(T **p, size_t n, unsigned = 0) { CUDA_CPU_NOT_IN_CAPTURE(); return cuda_cpu::alloc((void **)p, n, true); }
 inline cudaError_t cudaFree(void *p) { CUDA_CPU_NOT_IN_CAPTURE(); return cuda_cpu::release(p); }
 inline cudaError_t cudaFreeHost(void *p) { CUDA_CPU_NOT_IN_CAPTURE(); return cuda_cpu::release(p); }
 
@@ -127,9 +94,6 @@ inline cudaError_t cudaMemset(void *p, int v, size_t n) { CUDA_CPU_NOT_IN_CAPTUR
 template<class T> inline cudaError_t cudaMemcpyToSymbol(T &symbol, const void *from, size_t n, size_t offset = 0, cudaMemcpyKind = cudaMemcpyHostToDevice) {
     return cuda_cpu::enqueue("cudaMemcpy", nullptr, [&symbol, from, n, offset] { memcpy((char *)&symbol + offset, from, n); });
 }
-template<class T> inline cudaError_t cudaMemcpyFromSymbol(void *to, const T &symbol, size_t n, size_t offset = 0, cudaMemcpyKind = cudaMemcpyDeviceToHost) {
-    return cuda_cpu::enqueue("cudaMemcpy", nullptr, [to, &symbol, n, offset] { memcpy(to, (const char *)&symbol + offset, n); });
-}
 
 // ------------------------------------------------------------------------------------------------
 // streams, events, graphs
@@ -138,13 +102,11 @@ inline cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned) { return
 inline cudaError_t cudaStreamCreate(cudaStream_t *s) { return cudaStreamCreateWithFlags(s, 0); }
 inline cudaError_t cudaStreamDestroy(cudaStream_t s) { return delete s, cudaSuccess; }
 inline cudaError_t cudaStreamSynchronize(cudaStream_t) { CUDA_CPU_NOT_IN_CAPTURE(); return cudaSuccess; }
-inline cudaError_t cudaStreamQuery(cudaStream_t) { CUDA_CPU_NOT_IN_CAPTURE(); return cudaSuccess; }
 inline cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned) { return *e = new cuda_cpu_event{}, cudaSuccess; }
 inline cudaError_t cudaEventCreate(cudaEvent_t *e) { return cudaEventCreateWithFlags(e, 0); }
 inline cudaError_t cudaEventDestroy(cudaEvent_t e) { return delete e, cudaSuccess; }
 inline cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s = nullptr) { return e->t = cuda_cpu::now(), e->capture = s ? s->capture : nullptr, cudaSuccess; }
 inline cudaError_t cudaEventSynchronize(cudaEvent_t) { CUDA_CPU_NOT_IN_CAPTURE(); return cudaSuccess; }
-inline cudaError_t cudaEventQuery(cudaEvent_t) { CUDA_CPU_NOT_IN_CAPTURE(); return cudaSuccess; }
 inline cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEvent_t b) { return *ms = (float)((b->t - a->t) * 1e3), cudaSuccess; }
 inline cudaError_t cudaStreamWaitEvent(cudaStream_t s, cudaEvent_t e, unsigned = 0) {  // joins the capture of the event's stream
     if (cuda_cpu::capturing && s && e->capture == cuda_cpu::capturing) s->capture = e->capture;
@@ -158,10 +120,6 @@ inline cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode)
 inline cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *g) {
     if (!s || !cuda_cpu::capturing || s->capture != cuda_cpu::capturing) return cuda_cpu::last_error = cudaErrorIllegalState;
     return *g = cuda_cpu::capturing, cuda_cpu::capturing = nullptr, cudaSuccess;
-}
-inline cudaError_t cudaStreamIsCapturing(cudaStream_t s, cudaStreamCaptureStatus *status) {
-    bool yes = s && cuda_cpu::capturing && s->capture == cuda_cpu::capturing;
-    return *status = yes ? cudaStreamCaptureStatusActive : cudaStreamCaptureStatusNone, cudaSuccess;
 }
 inline cudaError_t cudaGraphInstantiate(cudaGraphExec_t *e, cudaGraph_t g, unsigned long long = 0) { return g->owners++, *e = g, cudaSuccess; }
 inline cudaError_t cudaGraphInstantiateWithFlags(cudaGraphExec_t *e, cudaGraph_t g, unsigned long long) { return cudaGraphInstantiate(e, g); }
