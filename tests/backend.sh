@@ -33,7 +33,7 @@ grep -q ' passed, ' $B/out || { cp $B/errors $B/log; bad "the tests of correct c
 for mode in CHECK=1 CHECK=2 RACE=1 THREADS=1 THREADS=7; do check "correct code passes with CUDA_CPU_$mode" "" env CUDA_CPU_$mode $B/backend; done
 for t in 1 2 3 8; do CUDA_CPU_THREADS=$t $B/backend digest; done > $B/log
 [[ $(sort -u $B/log | wc -l) = 1 && $(wc -l < $B/log) = 4 ]] && ok "results do not depend on the number of threads" || bad "results do not depend on the number of threads"
-$B/backend speed > $B/log; ok "speed"; sed 's/^/      /' $B/log
+$B/backend speed > $B/log && ok "speed" || bad "speed"; sed 's/^/      /' $B/log
 
 # planted bugs
 while IFS='|' read -r bug mode text; do check "caught: $bug" "$text" env CUDA_CPU_$mode $B/backend "$bug"; done <<'END'
