@@ -4,7 +4,6 @@
 #include "../data_prep/import.h"
 #include "files.h"
 #include "test.h"
-#include <chrono>
 #include <random>
 
 // ------------------------------------------------------------------------------------------------
@@ -419,14 +418,6 @@ TEST("gpt2, neox, world: streaming decode of every token of a wild text is valid
         }
         out += stream.flush();
         if (strcmp(kind, "neox")) CHECK(out == text, "%s: decodes to another text", kind);
-    }
-}
-TEST("gpt2, neox, world: one core encodes so many MB/s (told, not asserted: goals 5, 5 and 20)") {
-    std::string text = shared_text("tinyshakespeare.txt");
-    for (const char *kind : {"gpt2", "neox", "world"}) {
-        auto start = std::chrono::steady_clock::now();
-        original(kind).encode(text);
-        printf("      %s: %.1f MB/s\n", kind, text.size() / std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() / 1e6);
     }
 }
 
