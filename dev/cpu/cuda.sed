@@ -1,4 +1,4 @@
-# What is not C++ in a preprocessed CUDA source, rewritten line by line.
+# Three things in a preprocessed CUDA source that C++ lacks or takes in another sense, rewritten line by line.
 # 1. kernel<targs><<<config>>>(args)  ->  cuda_cpu::launch("kernel", [=](auto... a) { kernel<targs>(a...); }, config)(args)
 #    Name and <<< stand on one line, the rest may go over several; template arguments nest two levels.
 /[A-Za-z0-9_>][ ]*<<</ {
