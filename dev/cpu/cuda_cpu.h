@@ -1,7 +1,8 @@
 /* dev/cpu/cuda_cpu.h: CUDA C++ on the CPU, to test, debug and train without a GPU.
 
    dev/cpu/cucc preprocesses a .cu file with this header in front, rewrites launches, dynamic shared memory and NULL
-   (cuda.sed), and compiles. Blocks are spread over threads; the threads of a block are fibers of one OS thread, and a kernel that never waits is a plain loop over threadIdx.x, which the compiler vectorises.
+   (cuda.sed), and compiles. Blocks are spread over threads; the threads of a block are fibers of one OS thread,
+   and a kernel that never waits is a plain loop over threadIdx.x, which the compiler vectorises.
 
    Environment (README.md explains each):
      CUDA_CPU_THREADS=n  OS threads, the caller included       CUDA_CPU_CHECK=1  find what a GPU would not tell

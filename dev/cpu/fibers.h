@@ -1,9 +1,9 @@
 /* dev/cpu/fibers.h: the threads of a block, on one OS thread.
 
    A block starts as a loop over its first row of threads (threadIdx.x) on the caller's stack. The first thread that
-   has to wait (in a barrier, a shuffle) keeps that stack, and the rest of the threads goes on from a fresh one;
+   has to wait (in a barrier, a shuffle) keeps that stack, and the threads after it run on a fresh one;
    so a kernel that never waits is a plain loop, and one that always waits has a stack for each thread. A waiting
-   thread is resumed when its bit in `ready` is set. The scheduler decides in thread order, so runs are repeatable.
+   thread is resumed when its bit in `ready` is set. The scheduler chooses by thread number, so runs are repeatable.
    defines: Block, block, lane_id, rows, run_block, and for warp.h: leave_front, park, try_meet, release_barrier */
 #pragma once
 #include <sys/mman.h>

@@ -327,7 +327,7 @@ inline long part(long n, long limit, long unit) {
     long count = ceil_div(n, most(limit, 2 * unit));
     return least(n, ceil_div(ceil_div(n, count), unit) * unit);
 }
-// f(0) ... f(n - 1), here if waking the other threads would take longer than the work itself.
+// f(0) ... f(n - 1); all on this thread if waking the others would take longer than the work itself.
 template<class G> void each(long n, bool tiny, G f) {
     if (!tiny) return parallel_for(n, f);
     for (long i = 0; i < n; i++) f(i);

@@ -1,8 +1,9 @@
 /* dev/cpu/memory.h: device memory, and what CUDA_CPU_CHECK and CUDA_CPU_RACE do with it.
 
    CHECK: an allocation ends at a page that nobody may touch (CHECK=2: begins behind one), another such page is on its
-   other side, and the bytes in between are compared after each kernel. Fresh memory is NaN. While no kernel or copy
-   runs, device memory is closed to the host. Freed memory stays closed for ever. A fault becomes a sentence.
+   other side, and the bytes left over between it and the allocation must be unchanged after each kernel. Fresh memory
+   is NaN. While no kernel or copy runs, device memory is closed to the host. Freed memory stays closed for ever. A fault
+   becomes a sentence.
    With AddressSanitizer the memory is plain malloc and the sanitizer does the same.
    defines: alloc, release, known, device_range, Open, poison_shared, RaceCheck */
 #pragma once
@@ -179,8 +180,9 @@ inline void check_slack(const char *kernel) {  // after a kernel: did it write n
 // ------------------------------------------------------------------------------------------------
 // static shared memory
 
-// __shared__ variables are thread locals of the program (and CUDA's own indices are set for each block again). Fills
-// them with NaN for a fresh block; opaque, as the compiler must not think that it knows those indices across the call.
+// __shared__ variables are thread locals of the program. poison_shared() fills all of these with NaN before each block;
+// threadIdx and its like are among them and are set again after it. So that the compiler does not take them for unchanged
+// across the call, it may not look into these functions.
 #ifdef __clang__
 #define CUDA_CPU_OPAQUE __attribute__((noinline, optnone))
 #else

@@ -23,7 +23,7 @@ inline void relax() {           // let the other hyperthread run
 }
 
 struct Pool {
-    enum : uint32_t { OPEN = 1 << 15, WAITED = 1 << 14, INSIDE = WAITED - 1, JOB = 1 << 16 };  // above: number of the job
+    enum : uint32_t { OPEN = 1 << 15, WAITED = 1 << 14, INSIDE = WAITED - 1, JOB = 1 << 16 };  // the bits above: number of the job
     std::atomic<uint32_t> state{0};
     std::atomic<int> sleepers{0};
     std::atomic<bool> busy{false};
