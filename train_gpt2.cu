@@ -17,11 +17,12 @@
    where RWKV carries a state of fixed size, attention looks at every token before: training costs T per token, and
    generation keeps all k and v (the KV cache, which is this model's state).
 
-   Options make of it the transformers that RWKV was compared with (marked + below): a head of its own with or without
-   bias, fewer biases, ReLU, GeGLU (gelu(Wa n) * (Wb n)), rotary positions, dropout, RWKV-v1's factor per position.
+   Options make of it the transformers that RWKV was compared with: a head of its own with or without bias, fewer biases,
+   ReLU, GeGLU (gelu(Wa n) * (Wb n)), rotary positions, dropout, RWKV-v1's factor per position.
 
-   Order of this file: the tensors; embedding; norm; activations; dropout; rotary positions; the factor per position; the
-   model (memory, forward, backward); main. Attention is rwkv/attention.h; what all models share is in rwkv/ (see rwkv.h). */
+   Order of this file: options and tensors; dropout; embedding; norm; activations; rotary positions; the factor per
+   position; the model (memory, forward, backward); main. Attention is rwkv/attention.h; what all models share is in
+   rwkv/ (see rwkv.h). */
 #include "rwkv.h"
 #include "rwkv/attention.h"
 
@@ -319,7 +320,6 @@ __global__ void time_out_backward_kernel(floatX *d, real *df, const floatX *x, c
     if (threadIdx.x == 0) df[t] += s[0];
 }
 __global__ void set_kernel(int *to, int value) { *to = value; }
-
 
 // ------------------------------------------------------------------------------------------------
 // The model

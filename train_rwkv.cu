@@ -88,8 +88,8 @@ static const std::vector<TensorRow> rwkv4_rows = {
 // State per channel: A, B = the sums over the past of e^k v and of e^k, decayed, relative to a reference o in base 2
 // (the true sums are A 2^o, B 2^o). Every step is y = (c1 A + c2 v)/(c1 B + c2), A' = d1 A + d2 v, B' = d1 B + d2.
 // While nothing gets large or small, o stays and the step costs one exponential and one FMA in the chain of the
-// recurrence. Otherwise the slow step moves o: exact for any k, without clamps. 2^40 leaves fp32 e^38 of headroom
-// in c2 v and A B products of the backward.
+// recurrence. Otherwise the slow step moves o: exact for any k, without clamps. From 2^40, where it begins, fp32 has
+// 2^88 left to overflow: doc/wkv.md, section 4.
 //
 // Time is dealt to the warps of a block, 16 steps each, which stay in registers: every warp finds out what its steps
 // do to the state (backward: to the adjoint) alone, the warps tell each other through shared memory, and each goes on
@@ -102,7 +102,7 @@ constexpr int WKV_WIDTH = ELEMENT_WIDTH, WKV_WARPS = 4;  // the model uses 1: a 
 #else
 constexpr int WKV_WIDTH = 1, WKV_WARPS = 12;  // an SM has room for 12 warps of 168 registers, which is what backward takes
 #endif
-constexpr int WKV_LANES = 32;  // threads side by side; their channels are one or two whole sectors of 32 bytes
+constexpr int WKV_LANES = 32;  // threads side by side; their channels are two sectors of 32 bytes in 16 bits, four in fp32
 
 template<int W> struct WkvChannel { Vec<W> w2, u2, ew, eu; };  // of W channels: w and u in base 2, e^w, e^u
 template<int W> struct WkvState { Vec<W> A, B, o; };

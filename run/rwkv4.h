@@ -33,7 +33,7 @@ __device__ inline Wkv4Scalars wkv4_slow_step(Wkv4Scalars s, real k, real v, real
 }
 // One thread per sequence and W channels, from token to token
 template<int W> __global__ void wkv4_kernel(Wkv4 a) {
-    constexpr real LO = real(1) / (1ll << 40), HI = real(1ll << 40);  // e^38 from there to overflow
+    constexpr real LO = real(1) / (1ll << 40), HI = real(1ll << 40);  // 2^88 from there to overflow
     int c = (blockIdx.x * blockDim.x + threadIdx.x) * W, b = blockIdx.y;
     if (c >= a.C) return;
     real *state = a.states.at(b, a.offset) + c;

@@ -1,11 +1,11 @@
 /* rwkv/loss.h: cross-entropy and L2Wrap, with the gradient written over the logits.
 
        loss[row] = log sum_j e^z_j - z_target
-       dz_j = scale * (softmax_j - [j = target] + [j = argmax z] 1e-4 max z)
+       dz_j = scale * (softmax_j - [j = target] + [j = argmax z] l2wrap max z)
 
-   L2Wrap, the last term, is the gradient of 0.5e-4 mean_rows (max_j z_j)^2 (spec of RWKV-4 and later): it keeps
-   the largest logit small, and is not part of the reported loss. scale = loss scale / (tokens of the whole
-   optimizer step), for both terms alike, so that gradient accumulation equals the big batch.
+   L2Wrap, the last term, is the gradient of l2wrap/2 mean_rows (max_j z_j)^2, l2wrap = 1e-4 (spec of RWKV-4 and
+   later): it keeps the largest logit small, and is not part of the reported loss. scale = loss scale / (tokens of the
+   whole optimizer step), for both terms alike, so that gradient accumulation equals the big batch.
    Logits are rows of `stride` elements, of which the first V count; the padding gets a zero gradient.
    defines: cross_entropy, Head, loss_sum */
 #pragma once

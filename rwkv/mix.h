@@ -4,7 +4,7 @@
 
    RWKV-4 stores mu_j, RWKV-7 stores 1 - mu_j, the weight of the token before (`of_previous`).
    One block walks rows t of one sequence, thread i holds W channels, n_{t-1} stays in registers; the row before
-   its first is normalised again (a "halo" of one row in ROWS). The residual of the feed-forward layer below can be
+   its first is normalised again (a "halo" of one row in `rows`). The residual of the feed-forward layer below can be
    added on the way in: x + sigmoid(r) kv, so that it costs no pass of its own (RWKV-4).
    n_{-1} is the state (0 at the start of a sequence); a document's first token (reset) sees 0.
    defines: MixArgs, mix_forward, mix_backward, mix_blocks_most, relu2_forward_kernel, relu2_backward_kernel */

@@ -793,7 +793,7 @@ __global__ void wkv7_forward_kernel(Wkv7Args f) {
 //
 //   dr = S_t^T dy   dl = e^l sum_i D S_{t-1}   dk = D^T v   dv = D k   db = D^T u   du = D b   da = S_{t-1}^T du   D <- D e^l + du a
 //
-// The states of a chunk's 16 steps are made again from the kept one, two rows at a time, and never by dividing by e^l.
+// The states of a chunk's 16 steps are made again from the kept one, WKV7_ROWS at a time, and never by dividing by e^l.
 __global__ void wkv7_backward_kernel(Wkv7BackwardArgs x) {
     extern __shared__ real wkv7_room[];
     const Wkv7Args &f = x.f;

@@ -6,8 +6,8 @@
 
    1  literal      a thread per row of the state, two barriers a step; every state is written down for the backward (N numbers
                    a channel and step), which takes columns and rows of dL/dS in turn
-   2  rows         CPU: a state kept every 16 steps, its 16 successors made again two rows at a time in the first-level cache.
-                   Shipped on the CPU. (A GPU thread has no room for 16 states.)
+   2  rows         CPU: a state kept every 16 steps, its 16 successors made again four rows at a time (fp64: two) in the first-level
+                   cache. Shipped on the CPU. (A GPU thread has no room for 16 states.)
    3  chunks       16 steps as matrix products of fp32 precision: on tensor cores from three tf32 products, on sm_75 with shuffles
    4  tf32         the same with operands rounded to tf32. Shipped on the GPU: 4 for 16-bit floatX, 3 for fp32
    5  chunks of 32: half of the kept states and of the barriers, 1.3 times the multiplications
