@@ -481,10 +481,9 @@ struct RWKV4 {
                 in.reset, in.B, in.T, s.C, wkv_warps(in.B, in.T, s.C)};
     }
     void kvr_forward(const Layer &a, const Input &in) { matmul_forward(a.kvr, a.mixed, weight(a.key), nullptr, in.N(), s.C, s.C, stream, kvr_batch(a, in)); }
-    void relu2_forward(const Layer &a, const Input &in) {  // s = relu(Wk xk)^2
-        int64_t n = in.N() * s.F;
+    void relu2(const Layer &a, const Input &in) {  // s = relu(Wk xk)^2
         matmul_forward(a.s, a.ffn_mixed, weight(a.ffn_key), nullptr, in.N(), s.F, s.C, stream);
-        elementwise(n, [&](auto W, int blocks, int threads) { relu2_forward_kernel<W.value><<<blocks, threads, 0, stream>>>(a.s, n); });
+        relu2_forward(a.s, in.N() * s.F, stream);
     }
 
     // x_out (B,T,C) = ln_out of the last layer; logits are made by the head, as many as are wanted
@@ -500,7 +499,7 @@ struct RWKV4 {
             wkv_forward(wkv_args(in, l), stream);
             matmul_forward(a.x2, a.y, weight(a.output), a.x, N, C, C, stream);
             mix_forward<2>(mix_args(in, l, true), in.B, stream);
-            relu2_forward(a, in);
+            relu2(a, in);
             matmul_forward(a.ffn_r, a.ffn_mixed + (int64_t)N * C, weight(a.ffn_receptance), nullptr, N, C, C, stream);
             matmul_forward(a.ffn_kv, a.s, weight(a.ffn_value), nullptr, N, C, s.F, stream);
         }
@@ -531,12 +530,12 @@ struct RWKV4 {
         MixArgs m = mix_args(in, l, true);
         m.state_out = nullptr;
         if (recompute >= 1) mix_forward<2>(m, in.B, stream);
-        if (recompute >= 2) relu2_forward(a, in);
+        if (recompute >= 2) relu2(a, in);
         floatX *dkv = d_small, *dr = d_small + NC, *ds = d_wide;
         elementwise(NC, [&](auto W, int blocks, int threads) { gate_backward_kernel<W.value><<<blocks, threads, 0, stream>>>(dkv, dr, dx, a.ffn_r, a.ffn_kv, NC); });
         matmul_backward_weight(g + a.ffn_value, dkv, a.s, N, C, F, stream);
         matmul_backward_input(ds, dkv, weight(a.ffn_value), N, C, F, stream);
-        elementwise(N * F, [&](auto W, int blocks, int threads) { relu2_backward_kernel<W.value><<<blocks, threads, 0, stream>>>(ds, a.s, N * F); });
+        relu2_backward(ds, a.s, N * F, stream);
         matmul_backward_weight(g + a.ffn_key, ds, a.ffn_mixed, N, F, C, stream);
         matmul_backward_input(d_mixed, ds, weight(a.ffn_key), N, F, C, stream);
         matmul_backward_weight(g + a.ffn_receptance, dr, a.ffn_mixed + NC, N, C, C, stream);

@@ -561,9 +561,8 @@ struct RWKV7 {
     }
     void relu2(const Input &in, int l) const {  // s = relu(Wk xk)^2
         const Layer &a = layers[l];
-        int64_t n = in.N() * s.F;
         matmul_forward(a.s, a.ffn_mixed, weight(a.ffn_key), nullptr, in.N(), s.F, s.C, stream);
-        elementwise(n, [&](auto W, int blocks, int threads) { relu2_forward_kernel<W.value><<<blocks, threads, 0, stream>>>(a.s, n); });
+        relu2_forward(a.s, in.N() * s.F, stream);
     }
 
     // x_out (B,T,C) = ln_out of the last layer; logits are made by the head, as many as are wanted
@@ -611,7 +610,7 @@ struct RWKV7 {
         if (recompute >= 2) relu2(in, l);
         matmul_backward_weight(g + a.ffn_value, dx, a.s, BT, C, F, stream);
         matmul_backward_input(ds, dx, weight(a.ffn_value), BT, C, F, stream);
-        elementwise(BT * F, [&](auto W, int blocks, int threads) { relu2_backward_kernel<W.value><<<blocks, threads, 0, stream>>>(ds, a.s, BT * F); });
+        relu2_backward(ds, a.s, BT * F, stream);
         matmul_backward_weight(g + a.ffn_key, ds, a.ffn_mixed, BT, F, C, stream);
         matmul_backward_input(d_mixed, ds, weight(a.ffn_key), BT, F, C, stream);
         mix_backward<1>(mix_backward_args(m, in, l, true, dstate_out, dstate_in), in.B, {{g + a.ffn_mix, g + a.ln2_w, g + a.ln2_b}}, stream);

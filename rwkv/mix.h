@@ -7,7 +7,7 @@
    its first is normalised again (a "halo" of one row in `rows`). The residual of the feed-forward layer below can be
    added on the way in: x + sigmoid(r) kv, so that it costs no pass of its own (RWKV-4).
    n_{-1} is the state (0 at the start of a sequence); a document's first token (reset) sees 0.
-   defines: MixArgs, mix_forward, mix_backward, mix_blocks_most, relu2_forward_kernel, relu2_backward_kernel */
+   defines: MixArgs, mix_forward, mix_backward, mix_blocks_most, relu2_forward, relu2_backward */
 #pragma once
 #include "norm.h"
 
@@ -198,4 +198,10 @@ template<int W> __global__ void relu2_forward_kernel(floatX *k, int64_t n) {
 template<int W> __global__ void relu2_backward_kernel(floatX *ds, const floatX *s, int64_t n) {
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W;
     if (i < n) store(ds + i, load<W>(ds + i) * real(2) * sqrtv(load<W>(s + i)));
+}
+inline void relu2_forward(floatX *k, int64_t n, cudaStream_t stream) {
+    elementwise(n, [&](auto W, int blocks, int threads) { relu2_forward_kernel<W.value><<<blocks, threads, 0, stream>>>(k, n); });
+}
+inline void relu2_backward(floatX *ds, const floatX *s, int64_t n, cudaStream_t stream) {
+    elementwise(n, [&](auto W, int blocks, int threads) { relu2_backward_kernel<W.value><<<blocks, threads, 0, stream>>>(ds, s, n); });
 }
