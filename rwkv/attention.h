@@ -26,13 +26,12 @@ struct AttentionArgs {
     int B, T, H, D;
     real scale;                       // 1/sqrt(D)
     real dropout = 0;                 // probability
-    uint64_t seed = 0;
-    const uint64_t *draw = nullptr;   // on the device: which mask of this seed, e.g. the number of the step
+    const uint64_t *draw = nullptr;   // on the device: which mask, a number of its own for every micro-step
     int layer = 0;                    // layers have masks of their own
 };
 
 // ------------------------------------------------------------------------------------------------
-// Dropout. m_ij is a function of (seed, draw, layer, b, h, i, j). One call of philox gives the four elements of {i, i+8} x
+// Dropout. m_ij is a function of (draw, layer, b, h, i, j). One call of philox gives the four elements of {i, i+8} x
 // {j, j+8}, which the tensor-core kernels have in one thread, whichever of queries and keys are their rows.
 struct AttentionMask {
     uint64_t key, bh;
@@ -41,7 +40,7 @@ struct AttentionMask {
 
     __device__ AttentionMask(const AttentionArgs &a, int bh) : key(0), bh(bh), threshold(0), keep(1) {
         if (a.dropout == 0) return;
-        Random128 r = philox(a.seed, *a.draw, 0xa77e0000u + (uint64_t)a.layer);
+        Random128 r = philox(0, *a.draw, 0xa77e0000u + (uint64_t)a.layer);
         key = (uint64_t)r.x[1] << 32 | r.x[0], threshold = (uint32_t)(a.dropout * 4294967296.0), keep = 1 / (1 - a.dropout);
     }
     // for (i,j), (i,j+8), (i+8,j), (i+8,j+8), where i % 16 < 8 and j % 16 < 8

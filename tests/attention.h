@@ -38,7 +38,7 @@ struct AttentionRig {
     explicit AttentionRig(const AttentionCase &c, double size = 1) : c(c), qkv(attention_random(3 * c.B * c.T * c.C(), 1, size)), out(c.B * c.T * c.C()), dout(attention_random(c.B * c.T * c.C(), 2)),
         dqkv(3 * c.B * c.T * c.C()), lse((int64_t)c.B * c.H * c.T), scratch(attention_scratch(c.B, c.T, c.H)), draw(std::vector<uint64_t>{5}) {
         a = {qkv.p, qkv.p + c.at(1, 0, 0, 0, 0), qkv.p + c.at(2, 0, 0, 0, 0), c.row(), out.p, lse.p, c.B, c.T, c.H, c.D, real(1 / sqrt((double)c.D))};
-        a.dropout = c.dropout, a.seed = 42, a.draw = draw.p, a.layer = 3;
+        a.dropout = c.dropout, a.draw = draw.p, a.layer = 3;
         for (auto *x : {&out, &dqkv}) cudaCheck(cudaMemset(x->p, 0xff, x->n * sizeof(floatX)));
     }
     floatX *grad(int which) { return dqkv.p + c.at(which, 0, 0, 0, 0); }
