@@ -90,10 +90,10 @@ static std::vector<TensorRow> gpt2_rows(const GPT2Config &c) {
     return rows;
 }
 
-// Calls launch(W, blocks, threads) for a kernel with W elements of one row of C per thread, N rows
-template<class F> inline void row_elements(int64_t N, int C, F launch) {
+// Calls launch(W, blocks, threads) for a kernel with W elements of one of `rows` rows of C per thread
+template<class F> inline void row_elements(int64_t rows, int C, F launch) {
     int width = channel_width(C, ELEMENT_WIDTH);
-    dispatch_width<ELEMENT_WIDTH>(width, [&](auto W) { launch(W, ceil_div(N * C, 256 * (int64_t)width), 256); });
+    dispatch_width<ELEMENT_WIDTH>(width, [&](auto W) { launch(W, ceil_div(rows * C, 256 * (int64_t)width), 256); });
     launchCheck();
 }
 
@@ -136,9 +136,9 @@ template<int W> __global__ void dropout_add_kernel(floatX *y, const floatX *x, D
 // ------------------------------------------------------------------------------------------------
 // Embedding: x = wte[token] (+ wpe[past + t])
 
-template<int W> __global__ void embed_kernel(floatX *x, const int *tokens, const floatX *wte, const floatX *wpe, int past, int64_t N, int T, int C) {
+template<int W> __global__ void embed_kernel(floatX *x, const int *tokens, const floatX *wte, const floatX *wpe, int past, int64_t BT, int T, int C) {
     int64_t i = ((int64_t)blockIdx.x * blockDim.x + threadIdx.x) * W;
-    if (i >= N * C) return;
+    if (i >= BT * C) return;
     int row = (int)(i / C), c = (int)(i % C);
     Vec<W> e = load<W>(wte + (int64_t)tokens[row] * C + c);
     if (wpe) e += load<W>(wpe + (int64_t)(past + row % T) * C + c);
@@ -157,17 +157,17 @@ template<int W> __global__ void position_backward_kernel(real *dwpe, const float
 // LayerNorm: y = (x - mean) rstd w (+ b). A block walks over rows, thread i holds W channels.
 
 struct NormArgs {
-    floatX *y;               // (N,C)
-    const floatX *x;         // (N,C)
+    floatX *y;               // (BT,C)
+    const floatX *x;         // (BT,C)
     const real *w, *b;       // (C), b may be null
-    real *mean, *rstd;       // (N), kept for backward
+    real *mean, *rstd;       // (BT), kept for backward
 };
-template<int W> __global__ void norm_forward_kernel(NormArgs a, int N, int C) {
+template<int W> __global__ void norm_forward_kernel(NormArgs a, int BT, int C) {
     __shared__ BlockRoom room;
     int turn = 0, c = threadIdx.x * W;
     bool inside = c < C;
     Vec<W> w = inside ? load<W>(a.w + c) : Vec<W>(0), b = inside && a.b ? load<W>(a.b + c) : Vec<W>(0);
-    for (int row = blockIdx.x; row < N; row += gridDim.x) {
+    for (int row = blockIdx.x; row < BT; row += gridDim.x) {
         Vec<W> x = inside ? load<W>(a.x + (int64_t)row * C + c) : Vec<W>(0);
         Stats s = row_stats(x, inside, C, room, turn);
         if (threadIdx.x == 0) a.mean[row] = s.mean, a.rstd[row] = s.rstd;
@@ -183,12 +183,12 @@ struct NormBackwardArgs {
     const real *w, *mean, *rstd;
     real *partial;           // (blocks,3,C)
 };
-template<int W> __global__ void norm_backward_kernel(NormBackwardArgs a, int N, int C) {
+template<int W> __global__ void norm_backward_kernel(NormBackwardArgs a, int BT, int C) {
     __shared__ BlockRoom room;
     int turn = 0, c = threadIdx.x * W;
     bool inside = c < C;
     Vec<W> w = inside ? load<W>(a.w + c) : Vec<W>(0), dw = 0, db = 0, sum_dx = 0;
-    for (int row = blockIdx.x; row < N; row += gridDim.x) {
+    for (int row = blockIdx.x; row < BT; row += gridDim.x) {
         int64_t at = (int64_t)row * C + c;
         Vec<W> xh = 0, dy = 0, before = 0;  // all loads before the sum over the row, which waits for the slowest
         if (inside && a.add) before = load<W>(a.dx + at);
@@ -202,17 +202,17 @@ template<int W> __global__ void norm_backward_kernel(NormBackwardArgs a, int N, 
     real *p = a.partial + (int64_t)blockIdx.x * 3 * C + c;
     if (inside) store(p, dw), store(p + C, db), store(p + 2 * C, sum_dx);
 }
-inline int norm_blocks(int N) { return std::min(N, busy_blocks()); }
-inline void norm_forward(const NormArgs &a, int N, int C, cudaStream_t stream) {
+inline int norm_blocks(int BT) { return std::min(BT, busy_blocks()); }
+inline void norm_forward(const NormArgs &a, int BT, int C, cudaStream_t stream) {
     int width = channel_width(C), threads = row_threads(C, width);
-    dispatch_width(width, [&](auto W) { norm_forward_kernel<W.value><<<std::min(N, 4 * busy_blocks()), threads, 0, stream>>>(a, N, C); });
+    dispatch_width(width, [&](auto W) { norm_forward_kernel<W.value><<<std::min(BT, 4 * busy_blocks()), threads, 0, stream>>>(a, BT, C); });
     launchCheck();
 }
-inline void norm_backward(const NormBackwardArgs &a, const SumTargets &grads, int N, int C, cudaStream_t stream) {
+inline void norm_backward(const NormBackwardArgs &a, const SumTargets &grads, int BT, int C, cudaStream_t stream) {
     int width = channel_width(C), threads = row_threads(C, width);
-    dispatch_width(width, [&](auto W) { norm_backward_kernel<W.value><<<norm_blocks(N), threads, 0, stream>>>(a, N, C); });
+    dispatch_width(width, [&](auto W) { norm_backward_kernel<W.value><<<norm_blocks(BT), threads, 0, stream>>>(a, BT, C); });
     launchCheck();
-    column_sums(grads, a.partial, norm_blocks(N), 3, C, stream);
+    column_sums(grads, a.partial, norm_blocks(BT), 3, C, stream);
 }
 
 // ------------------------------------------------------------------------------------------------
@@ -363,7 +363,7 @@ struct GPT2 {
     real *scratch, *sums, *partial;          // of attention; partial sums of the embedding, of vectors
     floatX *shared_n, *shared_qkv, *shared_h, *shared_a;  // one for all layers, with recompute
     real *turns = nullptr;                   // rotary_table
-    int *past;                               // Input::past, for attention
+    int *past;                               // ModelInput::past, for attention
     cudaStream_t stream = 0;
 
     GPT2(Parameters &p, const Config &c, int B, int T, int recompute) : p(p), config(c), s(p.table.s), B(B), T(T), H((int)c.heads), recompute(recompute), layers(s.L) {
@@ -385,29 +385,29 @@ struct GPT2 {
     // Lists every buffer. Level 1 makes norms and activations again in backward, level 2 also q k v and h: 16 -> 10 -> 3
     // (B,T,C) a layer.
     void plan(Arena &arena) {
-        int64_t N = (int64_t)B * T, C = s.C, F = s.F, f = s['f'];
+        int64_t BT = (int64_t)B * T, C = s.C, F = s.F, f = s['f'];
         auto keep = [&](floatX **own, floatX **shared, int level, int64_t count) {
             if (recompute < level) arena.plan("activations", own, count);
             else if (own == &layers[0].n1 || own == &layers[0].qkv || own == &layers[0].h || own == &layers[0].a) arena.plan("activations", shared, count);
         };
         for (Layer &a : layers) {
-            for (floatX **x : {&a.x, &a.y, &a.x2}) arena.plan("activations", x, N * C);
-            keep(&a.n1, &shared_n, 1, N * C), keep(&a.n2, &shared_n, 1, N * C);
-            keep(&a.qkv, &shared_qkv, 2, 3 * N * C), keep(&a.h, &shared_h, 2, N * f);
-            if (config.activation != "relu") keep(&a.a, &shared_a, 1, N * F);
-            arena.plan("activations", &a.stats, 4 * N), arena.plan("activations", &a.lse, N * H);
+            for (floatX **x : {&a.x, &a.y, &a.x2}) arena.plan("activations", x, BT * C);
+            keep(&a.n1, &shared_n, 1, BT * C), keep(&a.n2, &shared_n, 1, BT * C);
+            keep(&a.qkv, &shared_qkv, 2, 3 * BT * C), keep(&a.h, &shared_h, 2, BT * f);
+            if (config.activation != "relu") keep(&a.a, &shared_a, 1, BT * F);
+            arena.plan("activations", &a.stats, 4 * BT), arena.plan("activations", &a.lse, BT * H);
         }
-        arena.plan("activations", &x_last, N * C), arena.plan("activations", &x_out, N * C), arena.plan("activations", &out_stats, 2 * N);
-        if (time_out >= 0) arena.plan("activations", &x_norm, N * C);
+        arena.plan("activations", &x_last, BT * C), arena.plan("activations", &x_out, BT * C), arena.plan("activations", &out_stats, 2 * BT);
+        if (time_out >= 0) arena.plan("activations", &x_norm, BT * C);
         if (config.rotary()) arena.plan("activations", &turns, (int64_t)s['p'] * 2 * (C / H / 4));
         arena.plan("activations", &past, 1);
-        head.plan(arena, N, s.V, C, head_b >= 0);
-        arena.plan("backward", &dx, N * C), arena.plan("backward", &d_small, 2 * N * C), arena.plan("backward", &d_wide, N * std::max(f, 3 * C));
-        if (config.gated()) arena.plan("backward", &d_act, N * F);
+        head.plan(arena, BT, s.V, C, head_b >= 0);
+        arena.plan("backward", &dx, BT * C), arena.plan("backward", &d_small, 2 * BT * C), arena.plan("backward", &d_wide, BT * std::max(f, 3 * C));
+        if (config.gated()) arena.plan("backward", &d_act, BT * F);
         arena.plan("backward", &scratch, std::max(attention_scratch(B, T, H), attention_cached_scratch(B, T, H, C / H, s['p'])));
-        arena.plan("backward", &sums, embedding_pieces(N, s.V) * C);
-        int64_t most = norm_blocks(N) * 3 * C;
-        for (int64_t n : {C, 3 * C, f}) most = std::max(most, bias_parts(N, n) * n);
+        arena.plan("backward", &sums, embedding_pieces(BT, s.V) * C);
+        int64_t most = norm_blocks(BT) * 3 * C;
+        for (int64_t n : {C, 3 * C, f}) most = std::max(most, bias_parts(BT, n) * n);
         arena.plan("backward", &partial, most);
     }
     void link() {  // after the arena is allocated
@@ -424,64 +424,63 @@ struct GPT2 {
         cudaCheck(cudaMemcpy(turns, table.data(), table.size() * sizeof(real), cudaMemcpyHostToDevice));
     }
 
-    typedef ModelInput Input;
     const floatX *weight(int64_t offset) const { return p.params + offset; }  // matrices, and biases of linear layers: floatX
     const real *vector(int64_t offset) const { return offset < 0 ? nullptr : p.master + offset; }  // other vectors: real
     real *grad(int64_t offset) const { return offset < 0 ? nullptr : p.grads + offset; }
     floatX *after(int l) const { return l + 1 < s.L ? layers[l + 1].x : x_last; }
 
     // y = x W^T + b (+ residual)
-    void linear(floatX *y, const floatX *x, int64_t w, int64_t b, const floatX *residual, int N, int out, int in) {
-        matmul_forward(y, x, weight(w), residual, N, out, in, stream, {}, b < 0 ? nullptr : weight(b));
+    void linear(floatX *y, const floatX *x, int64_t w, int64_t b, const floatX *residual, int BT, int out, int in) {
+        matmul_forward(y, x, weight(w), residual, BT, out, in, stream, {}, b < 0 ? nullptr : weight(b));
     }
-    // The weights' gradient and dx (N,in) of dy (N,out); sum_b: also the bias's
-    void linear_backward(floatX *dx, const floatX *dy, const floatX *x, int64_t w, int64_t b, bool sum_b, int N, int out, int in) {
-        if (b >= 0 && sum_b) bias_backward(grad(b), partial, dy, N, out, stream);
-        matmul_backward_weight(grad(w), dy, x, N, out, in, stream);
-        matmul_backward_input(dx, dy, weight(w), N, out, in, stream);
+    // The weights' gradient and dx (BT,in) of dy (BT,out); sum_b: also the bias's
+    void linear_backward(floatX *dx, const floatX *dy, const floatX *x, int64_t w, int64_t b, bool sum_b, int BT, int out, int in) {
+        if (b >= 0 && sum_b) bias_backward(grad(b), partial, dy, BT, out, stream);
+        matmul_backward_weight(grad(w), dy, x, BT, out, in, stream);
+        matmul_backward_input(dx, dy, weight(w), BT, out, in, stream);
     }
 
     enum Site { PROJ, OUT, EMBEDDING };  // where dropout works, besides in attention
-    bool drops(const Input &in) const { return in.draw && config.dropout > 0; }
-    Dropout dropout(const Input &in, int l, Site site) const { return {config.dropout, in.draw, (uint64_t)l * 4 + site}; }
+    bool drops(const ModelInput &in) const { return in.draw && config.dropout > 0; }
+    Dropout dropout(const ModelInput &in, int l, Site site) const { return {config.dropout, in.draw, (uint64_t)l * 4 + site}; }
     void drop(floatX *y, const floatX *x, const Dropout &d, int64_t n) {
         elementwise(n, [&](auto W, int blocks, int threads) { dropout_kernel<W.value><<<blocks, threads, 0, stream>>>(y, x, d, n); });
     }
     // What a layer adds: x_next = x + drop(W z + b), and its backward: dz from the gradient dx of x_next. Without dropout the
     // gradient of b is the sum of dx, which the norm behind x_next has made.
-    void add_output(const Input &in, floatX *x_next, const floatX *x, const floatX *z, int64_t w, int64_t b, int width, const Dropout &d) {
-        int64_t n = in.N() * s.C;
-        linear(x_next, z, w, b, drops(in) ? nullptr : x, in.N(), s.C, width);
+    void add_output(const ModelInput &in, floatX *x_next, const floatX *x, const floatX *z, int64_t w, int64_t b, int width, const Dropout &d) {
+        int64_t n = in.BT() * s.C;
+        linear(x_next, z, w, b, drops(in) ? nullptr : x, in.BT(), s.C, width);
         if (drops(in)) elementwise(n, [&](auto W, int blocks, int threads) { dropout_add_kernel<W.value><<<blocks, threads, 0, stream>>>(x_next, x, d, n); });
     }
-    void add_output_backward(const Input &in, floatX *dz, const floatX *z, int64_t w, int64_t b, int width, const Dropout &d) {
-        if (drops(in)) drop(d_small, dx, d, in.N() * s.C);
-        linear_backward(dz, drops(in) ? d_small : dx, z, w, b, drops(in), in.N(), s.C, width);
+    void add_output_backward(const ModelInput &in, floatX *dz, const floatX *z, int64_t w, int64_t b, int width, const Dropout &d) {
+        if (drops(in)) drop(d_small, dx, d, in.BT() * s.C);
+        linear_backward(dz, drops(in) ? d_small : dx, z, w, b, drops(in), in.BT(), s.C, width);
     }
 
-    NormArgs norm_args(const Input &in, int l, bool second) const {
+    NormArgs norm_args(const ModelInput &in, int l, bool second) const {
         const Layer &a = layers[l];
-        real *stats = a.stats + (second ? 2 * in.N() : 0);
-        return {second ? a.n2 : a.n1, second ? a.x2 : a.x, vector(second ? a.ln_2_w : a.ln_1_w), vector(second ? a.ln_2_b : a.ln_1_b), stats, stats + in.N()};
+        real *stats = a.stats + (second ? 2 * in.BT() : 0);
+        return {second ? a.n2 : a.n1, second ? a.x2 : a.x, vector(second ? a.ln_2_w : a.ln_1_w), vector(second ? a.ln_2_b : a.ln_1_b), stats, stats + in.BT()};
     }
-    NormArgs out_norm_args(const Input &in) const { return {x_norm, x_last, vector(ln_f_w), vector(ln_f_b), out_stats, out_stats + in.N()}; }
+    NormArgs out_norm_args(const ModelInput &in) const { return {x_norm, x_last, vector(ln_f_w), vector(ln_f_b), out_stats, out_stats + in.BT()}; }
     // adds to dx; bias: of the linear layer whose output was added to the residual stream before the norm
-    void norm_backward(const Input &in, const NormArgs &f, const floatX *dy, bool add, int64_t w, int64_t b, int64_t bias) {
-        ::norm_backward({dx, add, dy, f.x, f.w, f.mean, f.rstd, partial}, {{grad(w), grad(b), drops(in) ? nullptr : grad(bias)}}, in.N(), s.C, stream);
+    void norm_backward(const ModelInput &in, const NormArgs &f, const floatX *dy, bool add, int64_t w, int64_t b, int64_t bias) {
+        ::norm_backward({dx, add, dy, f.x, f.w, f.mean, f.rstd, partial}, {{grad(w), grad(b), drops(in) ? nullptr : grad(bias)}}, in.BT(), s.C, stream);
     }
 
-    AttentionArgs attention_args(const Input &in, int l) const {
+    AttentionArgs attention_args(const ModelInput &in, int l) const {
         const Layer &a = layers[l];
         AttentionArgs x = {a.qkv, a.qkv + s.C, a.qkv + 2 * s.C, 3ll * s.C, a.y, a.lse, in.B, in.T, H, s.C / H, real(1 / sqrt((double)s.C / H))};
         if (drops(in)) x.dropout = config.dropout, x.draw = in.draw, x.layer = l;
         return x;
     }
-    void qkv_forward(const Input &in, int l) {
+    void qkv_forward(const ModelInput &in, int l) {
         const Layer &a = layers[l];
-        linear(a.qkv, a.n1, a.qkv_w, a.qkv_b, nullptr, in.N(), 3 * s.C, s.C);
-        if (turns) rotary(a.qkv, turns, in.past, false, in.N(), in.T, s.C, s.C / H, stream);
+        linear(a.qkv, a.n1, a.qkv_w, a.qkv_b, nullptr, in.BT(), 3 * s.C, s.C);
+        if (turns) rotary(a.qkv, turns, in.past, false, in.BT(), in.T, s.C, s.C / H, stream);
     }
-    void attention(const Input &in, int l) {
+    void attention(const ModelInput &in, int l) {
         AttentionArgs a = attention_args(in, l);
         if (!in.state_out) return attention_forward(a, stream);
         int64_t half = (int64_t)in.B * s['p'] * s.C;
@@ -489,17 +488,17 @@ struct GPT2 {
         if (in.past) return attention_cached(a, cache, scratch, stream);
         attention_append(a, cache, stream), attention_forward(a, stream);
     }
-    void activation_forward(const Layer &a, const Input &in) {
-        int64_t n = in.N() * s.F;
-        if (config.gated()) row_elements(in.N(), s.F, [&](auto W, int blocks, int threads) { geglu_forward_kernel<W.value><<<blocks, threads, 0, stream>>>(a.a, a.h, n, s.F); });
+    void activation_forward(const Layer &a, const ModelInput &in) {
+        int64_t n = in.BT() * s.F;
+        if (config.gated()) row_elements(in.BT(), s.F, [&](auto W, int blocks, int threads) { geglu_forward_kernel<W.value><<<blocks, threads, 0, stream>>>(a.a, a.h, n, s.F); });
         else elementwise(n, [&](auto W, int blocks, int threads) {
             if (a.a == a.h) relu_forward_kernel<W.value><<<blocks, threads, 0, stream>>>(a.h, n);
             else gelu_forward_kernel<W.value><<<blocks, threads, 0, stream>>>(a.a, a.h, n);
         });
     }
-    void activation_backward(const Layer &a, const Input &in) {  // d_act -> d_wide
-        int64_t n = in.N() * s.F;
-        if (config.gated()) row_elements(in.N(), s.F, [&](auto W, int blocks, int threads) { geglu_backward_kernel<W.value><<<blocks, threads, 0, stream>>>(d_wide, d_act, a.h, n, s.F); });
+    void activation_backward(const Layer &a, const ModelInput &in) {  // d_act -> d_wide
+        int64_t n = in.BT() * s.F;
+        if (config.gated()) row_elements(in.BT(), s.F, [&](auto W, int blocks, int threads) { geglu_backward_kernel<W.value><<<blocks, threads, 0, stream>>>(d_wide, d_act, a.h, n, s.F); });
         else elementwise(n, [&](auto W, int blocks, int threads) {
             if (a.a == a.h) relu_backward_kernel<W.value><<<blocks, threads, 0, stream>>>(d_wide, a.a, n);
             else gelu_backward_kernel<W.value><<<blocks, threads, 0, stream>>>(d_wide, a.h, n);
@@ -507,70 +506,70 @@ struct GPT2 {
     }
 
     // x_out (B,T,C) = what the head sees. With state_out, the keys and values of these tokens enter the cache.
-    void forward(const Input &in) {
-        int N = in.N(), C = s.C;
+    void forward(const ModelInput &in) {
+        int BT = in.BT(), C = s.C;
         set_kernel<<<1, 1, 0, stream>>>(past, in.past);
-        row_elements(N, C, [&](auto W, int blocks, int threads) {
-            embed_kernel<W.value><<<blocks, threads, 0, stream>>>(layers[0].x, in.tokens, weight(wte), wpe < 0 ? nullptr : weight(wpe), in.past, N, in.T, C);
+        row_elements(BT, C, [&](auto W, int blocks, int threads) {
+            embed_kernel<W.value><<<blocks, threads, 0, stream>>>(layers[0].x, in.tokens, weight(wte), wpe < 0 ? nullptr : weight(wpe), in.past, BT, in.T, C);
         });
-        if (drops(in)) drop(layers[0].x, layers[0].x, dropout(in, 0, EMBEDDING), (int64_t)N * C);
+        if (drops(in)) drop(layers[0].x, layers[0].x, dropout(in, 0, EMBEDDING), (int64_t)BT * C);
         for (int l = 0; l < s.L; l++) {
             const Layer &a = layers[l];
-            norm_forward(norm_args(in, l, false), N, C, stream);
+            norm_forward(norm_args(in, l, false), BT, C, stream);
             qkv_forward(in, l);
             attention(in, l);
             add_output(in, a.x2, a.x, a.y, a.proj_w, a.proj_b, C, dropout(in, l, PROJ));
-            norm_forward(norm_args(in, l, true), N, C, stream);
-            linear(a.h, a.n2, a.fc_w, a.fc_b, nullptr, N, s['f'], C);
+            norm_forward(norm_args(in, l, true), BT, C, stream);
+            linear(a.h, a.n2, a.fc_w, a.fc_b, nullptr, BT, s['f'], C);
             activation_forward(a, in);
             add_output(in, after(l), a.x2, a.a, a.out_w, a.out_b, s.F, dropout(in, l, OUT));
         }
-        norm_forward(out_norm_args(in), N, C, stream);
-        if (time_out >= 0) row_elements(N, C, [&](auto W, int blocks, int threads) {
-            time_out_forward_kernel<W.value><<<blocks, threads, 0, stream>>>(x_out, x_norm, vector(time_out), in.past, (int64_t)N * C, in.T, C);
+        norm_forward(out_norm_args(in), BT, C, stream);
+        if (time_out >= 0) row_elements(BT, C, [&](auto W, int blocks, int threads) {
+            time_out_forward_kernel<W.value><<<blocks, threads, 0, stream>>>(x_out, x_norm, vector(time_out), in.past, (int64_t)BT * C, in.T, C);
         });
     }
 
     // losses (head.losses) of targets (B,T); with `backward` set also dx_out, in d_small
-    void loss(const Input &in, const int *targets, const real *scale, real l2wrap, bool backward) {
-        head.loss(x_out, weight(head_w), targets, scale, l2wrap, in.N(), backward ? d_small : nullptr, p.grads + head_w, stream);
+    void loss(const ModelInput &in, const int *targets, const real *scale, real l2wrap, bool backward) {
+        head.loss(x_out, weight(head_w), targets, scale, l2wrap, in.BT(), backward ? d_small : nullptr, p.grads + head_w, stream);
     }
 
-    void mlp_backward(const Input &in, int l) {
+    void mlp_backward(const ModelInput &in, int l) {
         const Layer &a = layers[l];
-        int N = in.N(), C = s.C;
-        floatX *dn = d_small + (int64_t)N * C;
+        int BT = in.BT(), C = s.C;
+        floatX *dn = d_small + (int64_t)BT * C;
         NormArgs norm = norm_args(in, l, true);
-        if (recompute >= 1) norm_forward(norm, N, C, stream);
-        if (recompute >= 2) linear(a.h, a.n2, a.fc_w, a.fc_b, nullptr, N, s['f'], C);
+        if (recompute >= 1) norm_forward(norm, BT, C, stream);
+        if (recompute >= 2) linear(a.h, a.n2, a.fc_w, a.fc_b, nullptr, BT, s['f'], C);
         if (recompute >= 1) activation_forward(a, in);
         add_output_backward(in, d_act, a.a, a.out_w, a.out_b, s.F, dropout(in, l, OUT));
         activation_backward(a, in);
-        linear_backward(dn, d_wide, a.n2, a.fc_w, a.fc_b, true, N, s['f'], C);
+        linear_backward(dn, d_wide, a.n2, a.fc_w, a.fc_b, true, BT, s['f'], C);
         norm_backward(in, norm, dn, true, a.ln_2_w, a.ln_2_b, a.proj_b);
     }
-    void att_backward(const Input &in, int l) {
+    void att_backward(const ModelInput &in, int l) {
         const Layer &a = layers[l];
-        int N = in.N(), C = s.C;
-        floatX *dn = d_small + (int64_t)N * C, *dqkv = d_wide;
+        int BT = in.BT(), C = s.C;
+        floatX *dn = d_small + (int64_t)BT * C, *dqkv = d_wide;
         NormArgs norm = norm_args(in, l, false);
-        if (recompute >= 1) norm_forward(norm, N, C, stream);
+        if (recompute >= 1) norm_forward(norm, BT, C, stream);
         if (recompute >= 2) qkv_forward(in, l);
         add_output_backward(in, dn, a.y, a.proj_w, a.proj_b, C, dropout(in, l, PROJ));
         attention_backward(attention_args(in, l), dn, dqkv, dqkv + C, dqkv + 2 * C, scratch, stream);
-        if (turns) rotary(dqkv, turns, 0, true, N, in.T, C, C / H, stream);
-        linear_backward(dn, dqkv, a.n1, a.qkv_w, a.qkv_b, true, N, 3 * C, C);
+        if (turns) rotary(dqkv, turns, 0, true, BT, in.T, C, C / H, stream);
+        linear_backward(dn, dqkv, a.n1, a.qkv_w, a.qkv_b, true, BT, 3 * C, C);
         norm_backward(in, norm, dn, true, a.ln_1_w, a.ln_1_b, l ? layers[l - 1].out_b : -1);
     }
     // After forward (of whole sequences) and loss on the same input: gradients += . A cache has no gradient.
-    void backward(const Input &in, const TokenIndex &index, const real *, real *) {
-        int N = in.N(), C = s.C;
+    void backward(const ModelInput &in, const TokenIndex &index, const real *, real *) {
+        int BT = in.BT(), C = s.C;
         int64_t TC = (int64_t)in.T * C;
         if (time_out >= 0) time_out_backward_kernel<<<in.T, loop_threads(128), 0, stream>>>(d_small, grad(time_out), x_norm, vector(time_out), in.B, in.T, C);
         norm_backward(in, out_norm_args(in), d_small, false, ln_f_w, ln_f_b, layers[s.L - 1].out_b);
         for (int l = s.L - 1; l >= 0; l--) mlp_backward(in, l), att_backward(in, l);
-        if (drops(in)) drop(dx, dx, dropout(in, 0, EMBEDDING), (int64_t)N * C);
-        embedding_backward(grad(wte), sums, dx, index, N, s.V, C, stream);
+        if (drops(in)) drop(dx, dx, dropout(in, 0, EMBEDDING), (int64_t)BT * C);
+        embedding_backward(grad(wte), sums, dx, index, BT, s.V, C, stream);
         if (wpe >= 0) elementwise(TC, [&](auto W, int blocks, int threads) { position_backward_kernel<W.value><<<blocks, threads, 0, stream>>>(grad(wpe), dx, in.B, TC); });
     }
 };

@@ -426,24 +426,24 @@ struct RWKV4 {
 
     // Lists every buffer. Level 1 makes the mixes again in backward, level 2 also k, v, r and s: 17 -> 12 -> 5 (B,T,C) a layer.
     void plan(Arena &arena) {
-        int64_t N = (int64_t)B * T, C = s.C, F = s.F;
+        int64_t BT = (int64_t)B * T, C = s.C, F = s.F;
         auto keep = [&](floatX **own, floatX **shared, int level, int64_t count, bool first_layer) {
             if (recompute < level) arena.plan("activations", own, count);
             else if (first_layer) arena.plan("activations", shared, count);
         };
         for (int l = 0; l < s.L; l++) {
             Layer &a = layers[l];
-            for (floatX **x : {&a.x, &a.x2, &a.y, &a.ffn_r, &a.ffn_kv}) arena.plan("activations", x, N * C);
-            keep(&a.mixed, &shared_mixed, 1, 3 * N * C, l == 0), keep(&a.ffn_mixed, &shared_ffn_mixed, 1, 2 * N * C, l == 0);
-            keep(&a.kvr, &shared_kvr, 2, 3 * N * C, l == 0), keep(&a.s, &shared_s, 2, N * F, l == 0);
-            arena.plan("activations", &a.stats, 4 * N);
+            for (floatX **x : {&a.x, &a.x2, &a.y, &a.ffn_r, &a.ffn_kv}) arena.plan("activations", x, BT * C);
+            keep(&a.mixed, &shared_mixed, 1, 3 * BT * C, l == 0), keep(&a.ffn_mixed, &shared_ffn_mixed, 1, 2 * BT * C, l == 0);
+            keep(&a.kvr, &shared_kvr, 2, 3 * BT * C, l == 0), keep(&a.s, &shared_s, 2, BT * F, l == 0);
+            arena.plan("activations", &a.stats, 4 * BT);
             arena.plan("activations", &a.states, (int64_t)B * ceil_div(T, WKV_CHUNK) * 3 * C);
         }
-        arena.plan("activations", &x_last, N * C), arena.plan("activations", &x_out, N * C), arena.plan("activations", &out_stats, 2 * N);
-        head.plan(arena, N, s.V, C);
-        arena.plan("backward", &dx, N * C), arena.plan("backward", &d_small, 2 * N * C);
-        arena.plan("backward", &d_wide, N * std::max(F, 3 * C)), arena.plan("backward", &d_mixed, 3 * N * C);
-        arena.plan("backward", &sums, embedding_pieces(N, s.V) * C);
+        arena.plan("activations", &x_last, BT * C), arena.plan("activations", &x_out, BT * C), arena.plan("activations", &out_stats, 2 * BT);
+        head.plan(arena, BT, s.V, C);
+        arena.plan("backward", &dx, BT * C), arena.plan("backward", &d_small, 2 * BT * C);
+        arena.plan("backward", &d_wide, BT * std::max(F, 3 * C)), arena.plan("backward", &d_mixed, 3 * BT * C);
+        arena.plan("backward", &sums, embedding_pieces(BT, s.V) * C);
         arena.plan("backward", &partial, C * std::max<int64_t>({mix_blocks_most(B, T) * 5ll, B * wkv_warps(B, T, C) * 2ll, busy_blocks() * 2ll}));
     }
     void link() {  // after the arena is allocated
@@ -454,42 +454,41 @@ struct RWKV4 {
     }
 
     // States are (L, 5, B, C)
-    typedef ModelInput Input;
     const floatX *weight(int64_t offset) const { return p.params + offset; }  // matrices: floatX
     const real *vector(int64_t offset) const { return p.master + offset; }    // vectors: real
-    template<class R> R *state(R *base, const Input &in, int l, int i) const { return base ? base + ((int64_t)l * STATE + i) * in.B * s.C : nullptr; }
+    template<class R> R *state(R *base, const ModelInput &in, int l, int i) const { return base ? base + ((int64_t)l * STATE + i) * in.B * s.C : nullptr; }
 
-    MixArgs mix_args(const Input &in, int l, bool ffn) const {
+    MixArgs mix_args(const ModelInput &in, int l, bool ffn) const {
         const Layer &a = layers[l];
-        int64_t N = in.N(), NC = N * s.C;
-        real *stats = a.stats + (ffn ? 2 * N : 0);
+        int64_t BT = in.BT(), BTC = BT * s.C;
+        real *stats = a.stats + (ffn ? 2 * BT : 0);
         MixArgs m = {};
         m.x = ffn ? a.x2 : a.x, m.w = vector(ffn ? a.ln2_w : a.ln1_w), m.b = vector(ffn ? a.ln2_b : a.ln1_b);
-        m.mean = stats, m.rstd = stats + N, m.state_in = state(in.state_in, in, l, ffn), m.state_out = state(in.state_out, in, l, ffn);
+        m.mean = stats, m.rstd = stats + BT, m.state_in = state(in.state_in, in, l, ffn), m.state_out = state(in.state_out, in, l, ffn);
         m.reset = in.reset, m.T = in.T, m.C = s.C;
         for (int j = 0; j < (ffn ? 2 : 3); j++) {
-            m.out[j] = (ffn ? a.ffn_mixed : a.mixed) + j * NC;
+            m.out[j] = (ffn ? a.ffn_mixed : a.mixed) + j * BTC;
             m.mu[j] = vector(ffn ? (j ? a.ffn_mix_r : a.ffn_mix_k) : j == 0 ? a.mix_k : j == 1 ? a.mix_v : a.mix_r);
         }
         return m;
     }
-    Batched kvr_batch(const Layer &a, const Input &in) const { return {3, in.N() * s.C, in.N() * s.C, a.value - a.key}; }
-    WkvArgs wkv_args(const Input &in, int l) const {
+    Batched kvr_batch(const Layer &a, const ModelInput &in) const { return {3, in.BT() * s.C, in.BT() * s.C, a.value - a.key}; }
+    WkvArgs wkv_args(const ModelInput &in, int l) const {
         const Layer &a = layers[l];
-        int64_t NC = in.N() * s.C;
-        return {a.y, a.kvr, a.kvr + NC, a.kvr + 2 * NC, vector(a.decay), vector(a.first), a.states, state(in.state_in, in, l, 2), state(in.state_out, in, l, 2),
+        int64_t BTC = in.BT() * s.C;
+        return {a.y, a.kvr, a.kvr + BTC, a.kvr + 2 * BTC, vector(a.decay), vector(a.first), a.states, state(in.state_in, in, l, 2), state(in.state_out, in, l, 2),
                 in.reset, in.B, in.T, s.C, wkv_warps(in.B, in.T, s.C)};
     }
-    void kvr_forward(const Layer &a, const Input &in) { matmul_forward(a.kvr, a.mixed, weight(a.key), nullptr, in.N(), s.C, s.C, stream, kvr_batch(a, in)); }
-    void relu2(const Layer &a, const Input &in) {  // s = relu(Wk xk)^2
-        matmul_forward(a.s, a.ffn_mixed, weight(a.ffn_key), nullptr, in.N(), s.F, s.C, stream);
-        relu2_forward(a.s, in.N() * s.F, stream);
+    void kvr_forward(const Layer &a, const ModelInput &in) { matmul_forward(a.kvr, a.mixed, weight(a.key), nullptr, in.BT(), s.C, s.C, stream, kvr_batch(a, in)); }
+    void relu2(const Layer &a, const ModelInput &in) {  // s = relu(Wk xk)^2
+        matmul_forward(a.s, a.ffn_mixed, weight(a.ffn_key), nullptr, in.BT(), s.F, s.C, stream);
+        relu2_forward(a.s, in.BT() * s.F, stream);
     }
 
     // x_out (B,T,C) = ln_out of the last layer; logits are made by the head, as many as are wanted
-    void forward(const Input &in) {
-        int N = in.N(), C = s.C;
-        embedding_forward(layers[0].x, in.tokens, weight(emb), vector(ln0_w), vector(ln0_b), N, C, stream);
+    void forward(const ModelInput &in) {
+        int BT = in.BT(), C = s.C;
+        embedding_forward(layers[0].x, in.tokens, weight(emb), vector(ln0_w), vector(ln0_b), BT, C, stream);
         for (int l = 0; l < s.L; l++) {
             const Layer &a = layers[l];
             MixArgs m = mix_args(in, l, false);
@@ -497,82 +496,82 @@ struct RWKV4 {
             mix_forward<3>(m, in.B, stream);
             kvr_forward(a, in);
             wkv_forward(wkv_args(in, l), stream);
-            matmul_forward(a.x2, a.y, weight(a.output), a.x, N, C, C, stream);
+            matmul_forward(a.x2, a.y, weight(a.output), a.x, BT, C, C, stream);
             mix_forward<2>(mix_args(in, l, true), in.B, stream);
             relu2(a, in);
-            matmul_forward(a.ffn_r, a.ffn_mixed + (int64_t)N * C, weight(a.ffn_receptance), nullptr, N, C, C, stream);
-            matmul_forward(a.ffn_kv, a.s, weight(a.ffn_value), nullptr, N, C, s.F, stream);
+            matmul_forward(a.ffn_r, a.ffn_mixed + (int64_t)BT * C, weight(a.ffn_receptance), nullptr, BT, C, C, stream);
+            matmul_forward(a.ffn_kv, a.s, weight(a.ffn_value), nullptr, BT, C, s.F, stream);
         }
         const Layer &a = layers[s.L - 1];
         MixArgs m = {};
         m.x = a.x2, m.r = a.ffn_r, m.kv = a.ffn_kv, m.x_out = x_last, m.out[0] = x_out, m.w = vector(ln_out_w), m.b = vector(ln_out_b);
-        m.mean = out_stats, m.rstd = out_stats + N, m.T = in.T, m.C = C;
+        m.mean = out_stats, m.rstd = out_stats + BT, m.T = in.T, m.C = C;
         mix_forward<0>(m, in.B, stream);
     }
 
     // losses (head.losses) of targets (B,T); with `backward` set also dx_out, in d_small
-    void loss(const Input &in, const int *targets, const real *scale, real l2wrap, bool backward) {
-        head.loss(x_out, weight(head_w), targets, scale, l2wrap, in.N(), backward ? d_small : nullptr, p.grads + head_w, stream);
+    void loss(const ModelInput &in, const int *targets, const real *scale, real l2wrap, bool backward) {
+        head.loss(x_out, weight(head_w), targets, scale, l2wrap, in.BT(), backward ? d_small : nullptr, p.grads + head_w, stream);
     }
 
-    MixBackwardArgs mix_backward_args(const MixArgs &m, const Input &in, int l, bool ffn, const real *dstate_out, real *dstate_in) const {
+    MixBackwardArgs mix_backward_args(const MixArgs &m, const ModelInput &in, int l, bool ffn, const real *dstate_out, real *dstate_in) const {
         MixBackwardArgs a = {};
         a.dx = dx, a.add = true, a.x = m.x, a.w = m.w, a.b = m.b, a.mean = m.mean, a.rstd = m.rstd, a.state_in = m.state_in;
         a.dstate_out = state(dstate_out, in, l, ffn), a.dstate_in = state(dstate_in, in, l, ffn), a.reset = in.reset;
         a.partial = partial, a.T = in.T, a.C = s.C;
-        for (int j = 0; j < MAX_MIXES; j++) a.mu[j] = m.mu[j], a.dout[j] = d_mixed + j * in.N() * s.C;
+        for (int j = 0; j < MAX_MIXES; j++) a.mu[j] = m.mu[j], a.dout[j] = d_mixed + j * in.BT() * s.C;
         return a;
     }
-    void ffn_backward(const Input &in, int l, const real *dstate_out, real *dstate_in) {
+    void ffn_backward(const ModelInput &in, int l, const real *dstate_out, real *dstate_in) {
         const Layer &a = layers[l];
-        int64_t N = in.N(), C = s.C, F = s.F, NC = N * C;
+        int64_t BT = in.BT(), C = s.C, F = s.F, BTC = BT * C;
         real *g = p.grads;
         MixArgs m = mix_args(in, l, true);
         m.state_out = nullptr;
         if (recompute >= 1) mix_forward<2>(m, in.B, stream);
         if (recompute >= 2) relu2(a, in);
-        floatX *dkv = d_small, *dr = d_small + NC, *ds = d_wide;
-        elementwise(NC, [&](auto W, int blocks, int threads) { gate_backward_kernel<W.value><<<blocks, threads, 0, stream>>>(dkv, dr, dx, a.ffn_r, a.ffn_kv, NC); });
-        matmul_backward_weight(g + a.ffn_value, dkv, a.s, N, C, F, stream);
-        matmul_backward_input(ds, dkv, weight(a.ffn_value), N, C, F, stream);
-        relu2_backward(ds, a.s, N * F, stream);
-        matmul_backward_weight(g + a.ffn_key, ds, a.ffn_mixed, N, F, C, stream);
-        matmul_backward_input(d_mixed, ds, weight(a.ffn_key), N, F, C, stream);
-        matmul_backward_weight(g + a.ffn_receptance, dr, a.ffn_mixed + NC, N, C, C, stream);
-        matmul_backward_input(d_mixed + NC, dr, weight(a.ffn_receptance), N, C, C, stream);
+        floatX *dkv = d_small, *dr = d_small + BTC, *ds = d_wide;
+        elementwise(BTC, [&](auto W, int blocks, int threads) { gate_backward_kernel<W.value><<<blocks, threads, 0, stream>>>(dkv, dr, dx, a.ffn_r, a.ffn_kv, BTC); });
+        matmul_backward_weight(g + a.ffn_value, dkv, a.s, BT, C, F, stream);
+        matmul_backward_input(ds, dkv, weight(a.ffn_value), BT, C, F, stream);
+        relu2_backward(ds, a.s, BT * F, stream);
+        matmul_backward_weight(g + a.ffn_key, ds, a.ffn_mixed, BT, F, C, stream);
+        matmul_backward_input(d_mixed, ds, weight(a.ffn_key), BT, F, C, stream);
+        matmul_backward_weight(g + a.ffn_receptance, dr, a.ffn_mixed + BTC, BT, C, C, stream);
+        matmul_backward_input(d_mixed + BTC, dr, weight(a.ffn_receptance), BT, C, C, stream);
         mix_backward<2>(mix_backward_args(m, in, l, true, dstate_out, dstate_in), in.B, {{g + a.ffn_mix_k, g + a.ffn_mix_r, g + a.ln2_w, g + a.ln2_b}}, stream);
     }
-    void att_backward(const Input &in, int l, const real *dstate_out, real *dstate_in) {
+    void att_backward(const ModelInput &in, int l, const real *dstate_out, real *dstate_in) {
         const Layer &a = layers[l];
-        int64_t N = in.N(), C = s.C, NC = N * C;
+        int64_t BT = in.BT(), C = s.C, BTC = BT * C;
         real *g = p.grads;
         MixArgs m = mix_args(in, l, false);
         m.state_out = nullptr;
         if (recompute >= 1) mix_forward<3>(m, in.B, stream);
         if (recompute >= 2) kvr_forward(a, in);
         floatX *dy = d_small, *dkvr = d_wide;
-        matmul_backward_weight(g + a.output, dx, a.y, N, C, C, stream);
-        matmul_backward_input(dy, dx, weight(a.output), N, C, C, stream);
-        WkvBackwardArgs w = {wkv_args(in, l), dkvr, dkvr + NC, dkvr + 2 * NC, dy, state(dstate_out, in, l, 2), state(dstate_in, in, l, 2), partial};
+        matmul_backward_weight(g + a.output, dx, a.y, BT, C, C, stream);
+        matmul_backward_input(dy, dx, weight(a.output), BT, C, C, stream);
+        WkvBackwardArgs w = {wkv_args(in, l), dkvr, dkvr + BTC, dkvr + 2 * BTC, dy, state(dstate_out, in, l, 2), state(dstate_in, in, l, 2), partial};
         wkv_backward(w, g + a.decay, g + a.first, stream);
-        matmul_backward_weight(g + a.key, dkvr, a.mixed, N, C, C, stream, kvr_batch(a, in));
-        matmul_backward_input(d_mixed, dkvr, weight(a.key), N, C, C, stream, kvr_batch(a, in));
+        matmul_backward_weight(g + a.key, dkvr, a.mixed, BT, C, C, stream, kvr_batch(a, in));
+        matmul_backward_input(d_mixed, dkvr, weight(a.key), BT, C, C, stream, kvr_batch(a, in));
         mix_backward<3>(mix_backward_args(m, in, l, false, dstate_out, dstate_in), in.B, {{g + a.mix_k, g + a.mix_v, g + a.mix_r, g + a.ln1_w, g + a.ln1_b}}, stream);
     }
     // After forward and loss on the same input: gradients += . dstate_out, dstate_in: gradients of the states, laid
     // out like them (those of o are not used: o is a reference), null in = zero, null out = not wanted.
-    void backward(const Input &in, const TokenIndex &index, const real *dstate_out, real *dstate_in) {
-        int N = in.N();
+    void backward(const ModelInput &in, const TokenIndex &index, const real *dstate_out, real *dstate_in) {
+        int BT = in.BT();
         real *g = p.grads;
         MixBackwardArgs m = {};
-        m.dx = dx, m.dout[0] = d_small, m.x = x_last, m.w = vector(ln_out_w), m.b = vector(ln_out_b), m.mean = out_stats, m.rstd = out_stats + N;
+        m.dx = dx, m.dout[0] = d_small, m.x = x_last, m.w = vector(ln_out_w), m.b = vector(ln_out_b), m.mean = out_stats, m.rstd = out_stats + BT;
         m.partial = partial, m.T = in.T, m.C = s.C;
         mix_backward<0>(m, in.B, {{g + ln_out_w, g + ln_out_b}}, stream);
         for (int l = s.L - 1; l >= 0; l--) {
             ffn_backward(in, l, dstate_out, dstate_in);
             att_backward(in, l, dstate_out, dstate_in);
         }
-        embedding_backward(g + emb, g + ln0_w, g + ln0_b, sums, partial, dx, weight(emb), vector(ln0_w), index, N, s.V, s.C, stream);
+        embedding_backward(g + emb, g + ln0_w, g + ln0_b, sums, partial, dx, weight(emb), vector(ln0_w), index, BT, s.V, s.C, stream);
     }
 };
 

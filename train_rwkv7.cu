@@ -458,9 +458,9 @@ struct RWKV7 {
     // and the states of wkv (N / 16 of them in fp32); at 1: 14 and the states; at 2: x and x2.
     struct Kept { floatX *Layer::*buffer; int level; int64_t count; };
     std::vector<Kept> kept() const {
-        int64_t NC = (int64_t)B * T * s.C;
-        return {{&Layer::x, 3, NC}, {&Layer::x2, 3, NC}, {&Layer::mixed, 1, 6 * NC}, {&Layer::rkv, 2, 3 * NC}, {&Layer::low, 2, low_at((int64_t)B * T, 4)}, {&Layer::up, 2, 4 * NC},
-                {&Layer::ready, 1, 4 * NC}, {&Layer::vp, 1, NC}, {&Layer::y, 2, NC}, {&Layer::out, 1, NC}, {&Layer::ffn_mixed, 1, NC}, {&Layer::s, 2, (int64_t)B * T * s.F}};
+        int64_t BTC = (int64_t)B * T * s.C;
+        return {{&Layer::x, 3, BTC}, {&Layer::x2, 3, BTC}, {&Layer::mixed, 1, 6 * BTC}, {&Layer::rkv, 2, 3 * BTC}, {&Layer::low, 2, low_at((int64_t)B * T, 4)}, {&Layer::up, 2, 4 * BTC},
+                {&Layer::ready, 1, 4 * BTC}, {&Layer::vp, 1, BTC}, {&Layer::y, 2, BTC}, {&Layer::out, 1, BTC}, {&Layer::ffn_mixed, 1, BTC}, {&Layer::s, 2, (int64_t)B * T * s.F}};
     }
     void plan(Arena &arena) {
         int64_t BT = (int64_t)B * T, C = s.C;
@@ -492,26 +492,25 @@ struct RWKV7 {
     }
 
     // States are per layer: (B,C) last n of att, (B,C) last n of ffn, (B,H,N,N) S, [value][key]
-    typedef ModelInput Input;
     const floatX *weight(int64_t offset) const { return p.params + offset; }  // matrices: floatX
     const real *vector(int64_t offset) const { return p.master + offset; }    // vectors: real
-    template<class R> R *state(R *base, const Input &in, int l, int part) const { return base ? base + l * layer_state(in.B) + (int64_t)part * in.B * s.C : nullptr; }
+    template<class R> R *state(R *base, const ModelInput &in, int l, int part) const { return base ? base + l * layer_state(in.B) + (int64_t)part * in.B * s.C : nullptr; }
     int width(int lora) const { return s["wagv"[lora]]; }
     int64_t low_at(int64_t BT, int lora) const {  // where in Layer::low it begins, aligned for vectors; lora = 4: the size of all
         int64_t at = 0;
         for (int i = 0; i < lora; i++) at += (BT * width(i) + 63) / 64 * 64;
         return at;
     }
-    floatX *low(const Layer &a, const Input &in, int lora) const { return a.low + low_at(in.N(), lora); }  // (B,T,D) inside a LoRA
-    floatX *up(const Layer &a, const Input &in, int lora) const { return a.up + lora * in.N() * s.C; }
-    const floatX *lora_input(const Layer &a, const Input &in, int lora) const {  // w a g have mixes of their own, v's is that of Wv
+    floatX *low(const Layer &a, const ModelInput &in, int lora) const { return a.low + low_at(in.BT(), lora); }  // (B,T,D) inside a LoRA
+    floatX *up(const Layer &a, const ModelInput &in, int lora) const { return a.up + lora * in.BT() * s.C; }
+    const floatX *lora_input(const Layer &a, const ModelInput &in, int lora) const {  // w a g have mixes of their own, v's is that of Wv
         const int mix[] = {3, 4, 5, 2};
-        return a.mixed + mix[lora] * in.N() * s.C;
+        return a.mixed + mix[lora] * in.BT() * s.C;
     }
 
-    MixArgs mix_args(const Input &in, int l, bool ffn) const {
+    MixArgs mix_args(const ModelInput &in, int l, bool ffn) const {
         const Layer &a = layers[l];
-        int64_t BT = in.N();
+        int64_t BT = in.BT();
         real *stats = a.stats + (ffn ? 2 * BT : 0);
         MixArgs m = {};
         m.x = ffn ? a.x2 : a.x, m.w = vector(ffn ? a.ln2_w : a.ln1_w), m.b = vector(ffn ? a.ln2_b : a.ln1_b);
@@ -520,28 +519,28 @@ struct RWKV7 {
         for (int j = 0; j < (ffn ? 1 : 6); j++) m.out[j] = ffn ? a.ffn_mixed : a.mixed + j * BT * s.C, m.mu[j] = vector(ffn ? a.ffn_mix : a.mix[j]);
         return m;
     }
-    Batched rkv_batch(const Layer &a, const Input &in) const { return {3, in.N() * s.C, in.N() * s.C, a.key - a.receptance}; }
-    PrepareArgs prepare_args(const Input &in, int l) const {
+    Batched rkv_batch(const Layer &a, const ModelInput &in) const { return {3, in.BT() * s.C, in.BT() * s.C, a.key - a.receptance}; }
+    PrepareArgs prepare_args(const ModelInput &in, int l) const {
         const Layer &a = layers[l];
-        int64_t NC = in.N() * s.C;
-        return {a.ready, a.ready + NC, a.vp, a.ready + 2 * NC, a.ready + 3 * NC, a.rkv + NC, a.rkv + 2 * NC, up(a, in, LORA_W), up(a, in, LORA_A),
-                l ? up(a, in, LORA_V) : nullptr, layers[0].rkv + 2 * NC, vector(a.w0), vector(a.a0), vector(a.v0), vector(a.k_k), vector(a.k_a), {(int)in.N(), H, N}};
+        int64_t BTC = in.BT() * s.C;
+        return {a.ready, a.ready + BTC, a.vp, a.ready + 2 * BTC, a.ready + 3 * BTC, a.rkv + BTC, a.rkv + 2 * BTC, up(a, in, LORA_W), up(a, in, LORA_A),
+                l ? up(a, in, LORA_V) : nullptr, layers[0].rkv + 2 * BTC, vector(a.w0), vector(a.a0), vector(a.v0), vector(a.k_k), vector(a.k_a), {(int)in.BT(), H, N}};
     }
-    const floatX *value(const Input &in, int l) const { return l ? layers[l].vp : layers[0].rkv + 2 * in.N() * s.C; }
-    Wkv7Args wkv_args(const Input &in, int l) const {
+    const floatX *value(const ModelInput &in, int l) const { return l ? layers[l].vp : layers[0].rkv + 2 * in.BT() * s.C; }
+    Wkv7Args wkv_args(const ModelInput &in, int l) const {
         const Layer &a = layers[l];
-        int64_t NC = in.N() * s.C;
-        return {a.y, a.rkv, a.ready, a.ready + NC, value(in, l), a.ready + 2 * NC, a.ready + 3 * NC, a.states, scratch,
+        int64_t BTC = in.BT() * s.C;
+        return {a.y, a.rkv, a.ready, a.ready + BTC, value(in, l), a.ready + 2 * BTC, a.ready + 3 * BTC, a.states, scratch,
                 state(in.state_in, in, l, 2), state(in.state_out, in, l, 2), in.reset, in.B, in.T, H, N};
     }
-    OutArgs out_args(const Input &in, int l) const {
+    OutArgs out_args(const ModelInput &in, int l) const {
         const Layer &a = layers[l];
-        return {a.out, a.y, a.rkv, a.ready + in.N() * s.C, value(in, l), up(a, in, LORA_G), vector(a.ln_x_w), vector(a.ln_x_b), vector(a.r_k), {(int)in.N(), H, N}};
+        return {a.out, a.y, a.rkv, a.ready + in.BT() * s.C, value(in, l), up(a, in, LORA_G), vector(a.ln_x_w), vector(a.ln_x_b), vector(a.r_k), {(int)in.BT(), H, N}};
     }
     // The parts of a layer, in forward and, as far as `recompute` asks for them, again in backward
-    void products(const Input &in, int l) const {
+    void products(const ModelInput &in, int l) const {
         const Layer &a = layers[l];
-        int BT = in.N(), C = s.C;
+        int BT = in.BT(), C = s.C;
         matmul_forward(a.rkv, a.mixed, weight(a.receptance), nullptr, BT, C, C, stream, rkv_batch(a, in));
         for (int i = 0; i < (l ? 4 : 3); i++) {
             floatX *z = low(a, in, i);
@@ -551,23 +550,23 @@ struct RWKV7 {
             matmul_forward(up(a, in, i), z, weight(a.lora[i].up), nullptr, BT, C, width(i), stream);
         }
     }
-    void prepare(const Input &in, int l) const {
+    void prepare(const ModelInput &in, int l) const {
         PrepareArgs a = prepare_args(in, l);
         head_launch(a.s, [&](auto W, dim3 grid, dim3 block) { prepare_forward_kernel<W.value><<<grid, block, 0, stream>>>(a); });
     }
-    void out(const Input &in, int l) const {
+    void out(const ModelInput &in, int l) const {
         OutArgs a = out_args(in, l);
         head_launch(a.s, [&](auto W, dim3 grid, dim3 block) { out_forward_kernel<W.value><<<grid, block, 0, stream>>>(a); });
     }
-    void relu2(const Input &in, int l) const {  // s = relu(Wk xk)^2
+    void relu2(const ModelInput &in, int l) const {  // s = relu(Wk xk)^2
         const Layer &a = layers[l];
-        matmul_forward(a.s, a.ffn_mixed, weight(a.ffn_key), nullptr, in.N(), s.F, s.C, stream);
-        relu2_forward(a.s, in.N() * s.F, stream);
+        matmul_forward(a.s, a.ffn_mixed, weight(a.ffn_key), nullptr, in.BT(), s.F, s.C, stream);
+        relu2_forward(a.s, in.BT() * s.F, stream);
     }
 
     // x_out (B,T,C) = ln_out of the last layer; logits are made by the head, as many as are wanted
-    void forward(const Input &in) {
-        int BT = in.N(), C = s.C;
+    void forward(const ModelInput &in) {
+        int BT = in.BT(), C = s.C;
         embedding_forward(layers[0].x, in.tokens, weight(emb), vector(ln0_w), vector(ln0_b), BT, C, stream);
         for (int l = 0; l < s.L; l++) {
             const Layer &a = layers[l];
@@ -587,21 +586,21 @@ struct RWKV7 {
     }
 
     // losses (head.losses) of targets (B,T); with `backward` set also dx_out, in d_att
-    void loss(const Input &in, const int *targets, const real *scale, real l2wrap, bool backward) {
-        head.loss(x_out, weight(head_w), targets, scale, l2wrap, in.N(), backward ? d_att : nullptr, p.grads + head_w, stream);
+    void loss(const ModelInput &in, const int *targets, const real *scale, real l2wrap, bool backward) {
+        head.loss(x_out, weight(head_w), targets, scale, l2wrap, in.BT(), backward ? d_att : nullptr, p.grads + head_w, stream);
     }
 
-    MixBackwardArgs mix_backward_args(const MixArgs &m, const Input &in, int l, bool ffn, const real *dstate_out, real *dstate_in) const {
+    MixBackwardArgs mix_backward_args(const MixArgs &m, const ModelInput &in, int l, bool ffn, const real *dstate_out, real *dstate_in) const {
         MixBackwardArgs a = {};
         a.dx = dx, a.add = true, a.x = m.x, a.w = m.w, a.b = m.b, a.mean = m.mean, a.rstd = m.rstd, a.state_in = m.state_in;
         a.dstate_out = state(dstate_out, in, l, ffn), a.dstate_in = state(dstate_in, in, l, ffn), a.reset = in.reset;
         a.partial = partial, a.T = in.T, a.C = s.C, a.of_previous = true;
-        for (int j = 0; j < (ffn ? 1 : 6); j++) a.mu[j] = m.mu[j], a.dout[j] = d_mixed + j * in.N() * s.C;
+        for (int j = 0; j < (ffn ? 1 : 6); j++) a.mu[j] = m.mu[j], a.dout[j] = d_mixed + j * in.BT() * s.C;
         return a;
     }
-    void ffn_backward(const Input &in, int l, const real *dstate_out, real *dstate_in) {
+    void ffn_backward(const ModelInput &in, int l, const real *dstate_out, real *dstate_in) {
         const Layer &a = layers[l];
-        int64_t BT = in.N(), C = s.C, F = s.F;
+        int64_t BT = in.BT(), C = s.C, F = s.F;
         real *g = p.grads;
         floatX *ds = d_att;
         MixArgs m = mix_args(in, l, true);
@@ -616,10 +615,10 @@ struct RWKV7 {
         mix_backward<1>(mix_backward_args(m, in, l, true, dstate_out, dstate_in), in.B, {{g + a.ffn_mix, g + a.ln2_w, g + a.ln2_b}}, stream);
     }
     // From d of a LoRA's result to its matrices and the mix it reads, which for v also Wv reads: there it is added
-    void lora_backward(const Input &in, int l, int i, const floatX *d) {
+    void lora_backward(const ModelInput &in, int l, int i, const floatX *d) {
         const Layer &a = layers[l];
         const floatX *z = low(a, in, i), *x = lora_input(a, in, i);
-        int BT = in.N(), C = s.C, D = width(i);
+        int BT = in.BT(), C = s.C, D = width(i);
         matmul_backward_weight(p.grads + a.lora[i].up, d, z, BT, C, D, stream);
         matmul_backward_input(d_low, d, weight(a.lora[i].up), BT, C, D, stream);
         if (i == LORA_W) activate_backward<TANH>(d_low, z, (int64_t)BT * D, stream);
@@ -628,9 +627,9 @@ struct RWKV7 {
         floatX *dx = d_mixed + (x - a.mixed);
         matmul({C, BT, D, 1, false, false, 0, 0, 0, i == LORA_V, data_type<floatX>()}, weight(a.lora[i].down), d_low, dx, dx, stream);
     }
-    void att_backward(const Input &in, int l, const real *dstate_out, real *dstate_in) {
+    void att_backward(const ModelInput &in, int l, const real *dstate_out, real *dstate_in) {
         const Layer &a = layers[l];
-        int64_t BT = in.N(), C = s.C, NC = BT * C;
+        int64_t BT = in.BT(), C = s.C, BTC = BT * C;
         real *g = p.grads;
         MixArgs m = mix_args(in, l, false);
         Wkv7Args w = wkv_args(in, l);
@@ -640,7 +639,7 @@ struct RWKV7 {
         if (recompute >= 1) prepare(in, l);
         if (recompute >= 2) { Wkv7Args again = w; again.state_out = nullptr; wkv7_forward(again, stream); }
         if (recompute >= 1) out(in, l);
-        floatX *dr = d_att, *dk = dr + NC, *dv = dk + NC, *dw = dv + NC, *dminus_kk = dw + NC, *dkka = dminus_kk + NC, *dy = dkka + NC, *dg = dy + NC, *dout = dg + NC;
+        floatX *dr = d_att, *dk = dr + BTC, *dv = dk + BTC, *dw = dv + BTC, *dminus_kk = dw + BTC, *dkka = dminus_kk + BTC, *dy = dkka + BTC, *dg = dy + BTC, *dout = dg + BTC;
         matmul_backward_weight(g + a.output, dx, a.out, BT, C, C, stream);
         matmul_backward_input(dout, dx, weight(a.output), BT, C, C, stream);
         OutBackwardArgs o = {out_args(in, l), dy, dg, dout, partial};
@@ -659,8 +658,8 @@ struct RWKV7 {
     }
     // After forward and loss on the same input: gradients += . dstate_out, dstate_in: gradients of the states, laid
     // out like them, null in = zero, null out = not wanted.
-    void backward(const Input &in, const TokenIndex &index, const real *dstate_out, real *dstate_in) {
-        int BT = in.N();
+    void backward(const ModelInput &in, const TokenIndex &index, const real *dstate_out, real *dstate_in) {
+        int BT = in.BT();
         real *g = p.grads;
         MixBackwardArgs m = {};
         m.dx = dx, m.dout[0] = d_att, m.x = x_last, m.w = vector(ln_out_w), m.b = vector(ln_out_b), m.mean = out_stats, m.rstd = out_stats + BT;

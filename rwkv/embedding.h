@@ -33,21 +33,21 @@ inline void embedding_forward(floatX *x, const int *tokens, const floatX *emb, c
 
 // The positions of a batch, sorted by token (stable, so sums have a fixed order).
 //   counts[2]      pieces, distinct tokens
-//   position[N]    sorted positions
-//   piece[P+1]     where pieces start in position[]       P <= N / PIECE + distinct tokens
+//   position[BT]   sorted positions
+//   piece[P+1]     where pieces start in position[]       P <= BT / PIECE + distinct tokens
 //   first[D+1]     where the pieces of each distinct token start in piece[]
 //   token[D]       the distinct tokens, ascending
 struct TokenIndex {
     static constexpr int PIECE = 64;
-    static int64_t ints(int64_t N) { return 2 + 4 * N + 3 + N; }  // room for everything, in ints
+    static int64_t ints(int64_t BT) { return 2 + 4 * BT + 3 + BT; }  // room for everything, in ints
     int *counts, *position, *piece, *first, *token;
     TokenIndex() {}
-    TokenIndex(int *memory, int64_t N) {  // host or device memory of ints(N)
-        counts = memory, position = counts + 2, piece = position + N, first = piece + 2 * N + 1, token = first + N + 1;
+    TokenIndex(int *memory, int64_t BT) {  // host or device memory of ints(BT)
+        counts = memory, position = counts + 2, piece = position + BT, first = piece + 2 * BT + 1, token = first + BT + 1;
     }
-    void fill(const int *tokens, int N, int V, std::vector<int> &start) {
+    void fill(const int *tokens, int BT, int V, std::vector<int> &start) {
         start.assign(V + 1, 0);
-        for (int i = 0; i < N; i++) start[tokens[i] + 1]++;
+        for (int i = 0; i < BT; i++) start[tokens[i] + 1]++;
         for (int v = 0; v < V; v++) start[v + 1] += start[v];
         int pieces = 0, distinct = 0;
         for (int v = 0; v < V; v++) {
@@ -55,8 +55,8 @@ struct TokenIndex {
             token[distinct] = v, first[distinct++] = pieces;
             for (int i = start[v]; i < start[v + 1]; i += PIECE) piece[pieces++] = i;
         }
-        piece[pieces] = N, first[distinct] = pieces, counts[0] = pieces, counts[1] = distinct;
-        for (int i = 0; i < N; i++) position[start[tokens[i]]++] = i;
+        piece[pieces] = BT, first[distinct] = pieces, counts[0] = pieces, counts[1] = distinct;
+        for (int i = 0; i < BT; i++) position[start[tokens[i]]++] = i;
     }
 };
 
@@ -88,10 +88,10 @@ template<int W> __global__ void embedding_backward_kernel(real *demb, real *part
     }
     if (inside) store(partial + (int64_t)blockIdx.x * 2 * C + c, dw), store(partial + ((int64_t)blockIdx.x * 2 + 1) * C + c, db);
 }
-// sums: room for (N/PIECE + min(N,V)) rows of C;  partial: busy_blocks() rows of 2C
-inline int64_t embedding_pieces(int64_t N, int64_t V) { return N / TokenIndex::PIECE + std::min(N, V); }
-inline void embedding_backward(real *demb, real *dw, real *db, real *sums, real *partial, const floatX *dx, const floatX *emb, const real *w, TokenIndex index, int N, int V, int C, cudaStream_t stream) {
-    int width = channel_width(C), threads = row_threads(C, width), pieces = std::min<int64_t>(embedding_pieces(N, V), 65536), blocks = std::min(std::min(N, V), busy_blocks());
+// sums: room for (BT/PIECE + min(BT,V)) rows of C;  partial: busy_blocks() rows of 2C
+inline int64_t embedding_pieces(int64_t BT, int64_t V) { return BT / TokenIndex::PIECE + std::min(BT, V); }
+inline void embedding_backward(real *demb, real *dw, real *db, real *sums, real *partial, const floatX *dx, const floatX *emb, const real *w, TokenIndex index, int BT, int V, int C, cudaStream_t stream) {
+    int width = channel_width(C), threads = row_threads(C, width), pieces = std::min<int64_t>(embedding_pieces(BT, V), 65536), blocks = std::min(std::min(BT, V), busy_blocks());
     dispatch_width(width, [&](auto W) {
         embedding_piece_kernel<W.value><<<dim3(pieces, ceil_div(C, 128 * W.value)), std::min(128, ceil_div(C, W.value)), 0, stream>>>(sums, dx, index, C);
         embedding_backward_kernel<W.value><<<blocks, threads, 0, stream>>>(demb, partial, sums, emb, w, index, C);
@@ -111,11 +111,11 @@ template<int W> __global__ void embedding_sum_kernel(real *demb, const real *sum
         store(to, s);
     }
 }
-inline void embedding_backward(real *demb, real *sums, const floatX *dx, TokenIndex index, int N, int V, int C, cudaStream_t stream) {
+inline void embedding_backward(real *demb, real *sums, const floatX *dx, TokenIndex index, int BT, int V, int C, cudaStream_t stream) {
     int width = channel_width(C), threads = std::min(128, ceil_div(C, width)), columns = ceil_div(C, 128 * width);
     dispatch_width(width, [&](auto W) {
-        embedding_piece_kernel<W.value><<<dim3(std::min<int64_t>(embedding_pieces(N, V), 65536), columns), threads, 0, stream>>>(sums, dx, index, C);
-        embedding_sum_kernel<W.value><<<dim3(std::min(std::min(N, V), 65536), columns), threads, 0, stream>>>(demb, sums, index, C);
+        embedding_piece_kernel<W.value><<<dim3(std::min<int64_t>(embedding_pieces(BT, V), 65536), columns), threads, 0, stream>>>(sums, dx, index, C);
+        embedding_sum_kernel<W.value><<<dim3(std::min(std::min(BT, V), 65536), columns), threads, 0, stream>>>(demb, sums, index, C);
     });
     launchCheck();
 }

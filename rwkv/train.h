@@ -51,7 +51,7 @@ struct ModelInput {
     const uint8_t *reset;        // (B,T) nonzero: a document begins here; or null
     int past = 0;                // tokens of each sequence before these, for models with a KV cache
     const uint64_t *draw = nullptr;  // device: a number that no other piece of the run has, for dropout; null: no dropout
-    int64_t N() const { return (int64_t)B * T; }
+    int64_t BT() const { return (int64_t)B * T; }
 };
 
 struct TrainOptions {
@@ -325,7 +325,7 @@ template<class Model> struct Trainer {
         auto backward = [&](int c, const real *dstate_out, real *dstate_in) {
             ModelInput in = chunk_input(c, true);
             model->loss(in, targets + (int64_t)B * c * TC, &numbers->dloss, o.l2wrap, true);
-            loss_sum(&results->loss, model->head.losses, in.N(), stream);
+            loss_sum(&results->loss, model->head.losses, in.BT(), stream);
             bool tune = c == 0 && tunes("state");
             model->backward(in, TokenIndex(index + c * TokenIndex::ints((int64_t)B * TC), (int64_t)B * TC), dstate_out, tune ? dfirst_state : dstate_in);
             if (tune) gather_state(tuned.grads, dfirst_state, tuned_state(), p.table.s.L, B, stream);
@@ -409,7 +409,7 @@ template<class Model> struct Trainer {
                 ModelInput in = chunk_input(c, false);
                 model->forward(in);
                 model->loss(in, targets + (int64_t)B * c * TC, &numbers->dloss, 0, false);
-                loss_sum(&results->loss, model->head.losses, in.N(), stream);
+                loss_sum(&results->loss, model->head.losses, in.BT(), stream);
             }
             cudaCheck(cudaMemcpyAsync(host_results, results, sizeof *results, cudaMemcpyDeviceToHost, stream));
             cudaCheck(cudaStreamSynchronize(stream));

@@ -19,7 +19,7 @@ template<class M> void test_lora_gradients(Shape s, typename M::Config config = 
     for (const Tensor &t : ab.table.tensors) for (int64_t i = 0; i < t.count; i++) host[t.offset + i] = rng.normal() * 0.2;  // B, too
     ModelInput in = rig.all();
     auto loss = [&] { return ab.set(host, ab.master), lora.merge(0), rig.loss(in); };
-    loss(), rig.zero_grads(), rig.forward(in), rig.backward(in, in.N(), nullptr, nullptr, 0);
+    loss(), rig.zero_grads(), rig.forward(in), rig.backward(in, in.BT(), nullptr, nullptr, 0);
     lora.gradients(0);
     std::vector<real> g = ab.get(ab.grads);
     CHECK(!ab.table.tensors.empty(), "no adapters");
@@ -43,7 +43,7 @@ template<class M> void test_tuned_state_gradients(Shape s, typename M::Config co
     for (const Tensor &t : first.table.tensors) for (int64_t i = 0; i < t.count; i++) host[t.offset + i] = rng.normal() * 0.3;
     ModelInput in = rig.all(state.p);
     auto loss = [&] { return first.set(host, first.master), spread_state(state.p, first.master, where, s.L, B, 0), rig.loss(in); };
-    loss(), rig.zero_grads(), rig.forward(in), rig.backward(in, in.N(), nullptr, dstate.p, 0);
+    loss(), rig.zero_grads(), rig.forward(in), rig.backward(in, in.BT(), nullptr, dstate.p, 0);
     gather_state(first.grads, dstate.p, where, s.L, B, 0);
     std::vector<real> g = first.get(first.grads);
     check_quotients(first.table, host, g, loss, 20);

@@ -81,7 +81,7 @@ template<class M> struct Rig {
     double backward(const ModelInput &in, int64_t count, const real *dout = nullptr, real *din = nullptr, double l2wrap = 1e-4) {
         scale.set({real(1.0 / count)}), total.zero();
         model->loss(in, targets.p, scale.p, l2wrap, true);
-        loss_sum(total.p, model->head.losses, in.N(), 0);
+        loss_sum(total.p, model->head.losses, in.BT(), 0);
         model->backward(in, TokenIndex(index.p, B * T), dout, din);
         return total.get()[0] / count;
     }
@@ -89,16 +89,16 @@ template<class M> struct Rig {
         model->forward(in);
         total.zero(), scale.set({1});
         model->loss(in, targets.p, scale.p, 0, false);
-        loss_sum(total.p, model->head.losses, in.N(), 0);
-        return total.get()[0] / in.N();
+        loss_sum(total.p, model->head.losses, in.BT(), 0);
+        return total.get()[0] / in.BT();
     }
     std::vector<double> logits(const ModelInput &in) {  // (B,T,V)
         int V = p.table.s.V, stride = padded_vocab(V);
-        std::vector<floatX> all(in.N() * stride);
-        model->head.forward(model->x_out, model->weight(model->head_w), in.N(), 0);
+        std::vector<floatX> all(in.BT() * stride);
+        model->head.forward(model->x_out, model->weight(model->head_w), in.BT(), 0);
         cudaCheck(cudaMemcpy(all.data(), model->head.logits, all.size() * sizeof(floatX), cudaMemcpyDeviceToHost));
         std::vector<double> z;
-        for (int64_t i = 0; i < in.N(); i++) for (int v = 0; v < V; v++) z.push_back((double)all[i * stride + v]);
+        for (int64_t i = 0; i < in.BT(); i++) for (int v = 0; v < V; v++) z.push_back((double)all[i * stride + v]);
         return z;
     }
     void zero_grads() { cudaCheck(cudaMemset(p.grads, 0, p.table.total * sizeof(real))); }
@@ -164,7 +164,7 @@ template<class M> void test_adam_steps(const char *name, typename M::Config conf
     ModelInput in = rig.input(ref.x, ref.y, ref.B, ref.T);
     for (int t = 1; t <= 3; t++) {
         numbers.set({{real(lr), real(1 - pow(0.9, t)), real(1 - pow(beta2, t)), 0, 1}});
-        rig.zero_grads(), rig.forward(in), rig.backward(in, in.N(), nullptr, nullptr, l2wrap);
+        rig.zero_grads(), rig.forward(in), rig.backward(in, in.BT(), nullptr, nullptr, l2wrap);
         gradient_norm(norm.p, partial.p, p.grads, p.table.total, numbers.p, 0);
         double expected = ref.get(format("norm/step_%d", t))[0], got = norm.get()[0];
         CHECK(fabs(got / expected - 1) <= 10 * TOLERANCE, "norm of step %d: %.8g, expected %.8g", t, got, expected);
@@ -240,12 +240,12 @@ template<class M> void test_finite_differences(Shape s, int B, int T, typename M
     Random<M> rig(s, B, T, 0, config);
     ModelInput in = rig.all();
     if (dropout) in.draw = rig.draw.p;
-    std::vector<real> g = rig.gradients(in, in.N()), w = rig.host;
+    std::vector<real> g = rig.gradients(in, in.BT()), w = rig.host;
     auto loss = [&] {
         rig.p.set(w, rig.p.master);
         double l = rig.loss(in);
         std::vector<double> z = rig.logits(in);
-        for (int64_t i = 0; i < in.N(); i++) l += 0.5e-4 / in.N() * pow(*std::max_element(z.begin() + i * s.V, z.begin() + (i + 1) * s.V), 2);
+        for (int64_t i = 0; i < in.BT(); i++) l += 0.5e-4 / in.BT() * pow(*std::max_element(z.begin() + i * s.V, z.begin() + (i + 1) * s.V), 2);
         return l;
     };
     check_quotients(rig.p.table, w, g, loss);
@@ -255,7 +255,7 @@ template<class M> void test_finite_differences(Shape s, int B, int T, typename M
 template<class M> void test_directions(Shape s, int B, int T, typename M::Config config = {}) {
     Random<M> rig(s, B, T, 0, config);
     ModelInput in = rig.all();
-    rig.zero_grads(), rig.forward(in), rig.backward(in, in.N(), nullptr, nullptr, 0);
+    rig.zero_grads(), rig.forward(in), rig.backward(in, in.BT(), nullptr, nullptr, 0);
     std::vector<real> g = rig.p.get(rig.p.grads), w = rig.host;
     Rng rng{3, 0, 0};
     for (const Tensor &t : rig.p.table.tensors) {
@@ -352,7 +352,7 @@ template<class M> void test_chunks(Shape s, typename M::Config config = {}, doub
         Random<M> rig(s, B, T, 0, config);
         ModelInput in = rig.all();
         rig.zero_grads(), rig.forward(in);
-        double loss = rig.backward(in, in.N());
+        double loss = rig.backward(in, in.BT());
         std::vector<real> whole = rig.p.get(rig.p.grads);
         int64_t n = rig.model->state_count(B);
         DeviceArray<real> mid(n), end(n), dmid(n);
