@@ -453,18 +453,19 @@ struct RWKV4 {
         }
     }
 
-    // States are (L, 5, B, C)
+    // States are (L, 5, B, C): of each layer ATT_SHIFT, FFN_SHIFT, and WKV_STATE with A, B, o
     const floatX *weight(int64_t offset) const { return p.params + offset; }  // matrices: floatX
     const real *vector(int64_t offset) const { return p.master + offset; }    // vectors: real
-    template<class R> R *state(R *base, const ModelInput &in, int l, int i) const { return base ? base + ((int64_t)l * STATE + i) * in.B * s.C : nullptr; }
+    template<class R> R *state(R *base, const ModelInput &in, int l, int part) const { return base ? base + ((int64_t)l * STATE + part) * in.B * s.C : nullptr; }
 
     MixArgs mix_args(const ModelInput &in, int l, bool ffn) const {
         const Layer &a = layers[l];
         int64_t BT = in.BT(), BTC = BT * s.C;
+        const int shift = ffn ? FFN_SHIFT : ATT_SHIFT;
         real *stats = a.stats + (ffn ? 2 * BT : 0);
         MixArgs m = {};
         m.x = ffn ? a.x2 : a.x, m.w = vector(ffn ? a.ln2_w : a.ln1_w), m.b = vector(ffn ? a.ln2_b : a.ln1_b);
-        m.mean = stats, m.rstd = stats + BT, m.state_in = state(in.state_in, in, l, ffn), m.state_out = state(in.state_out, in, l, ffn);
+        m.mean = stats, m.rstd = stats + BT, m.state_in = state(in.state_in, in, l, shift), m.state_out = state(in.state_out, in, l, shift);
         m.reset = in.reset, m.T = in.T, m.C = s.C;
         for (int j = 0; j < (ffn ? 2 : 3); j++) {
             m.out[j] = (ffn ? a.ffn_mixed : a.mixed) + j * BTC;
@@ -476,7 +477,7 @@ struct RWKV4 {
     WkvArgs wkv_args(const ModelInput &in, int l) const {
         const Layer &a = layers[l];
         int64_t BTC = in.BT() * s.C;
-        return {a.y, a.kvr, a.kvr + BTC, a.kvr + 2 * BTC, vector(a.decay), vector(a.first), a.states, state(in.state_in, in, l, 2), state(in.state_out, in, l, 2),
+        return {a.y, a.kvr, a.kvr + BTC, a.kvr + 2 * BTC, vector(a.decay), vector(a.first), a.states, state(in.state_in, in, l, WKV_STATE), state(in.state_out, in, l, WKV_STATE),
                 in.reset, in.B, in.T, s.C, wkv_warps(in.B, in.T, s.C)};
     }
     void kvr_forward(const Layer &a, const ModelInput &in) { matmul_forward(a.kvr, a.mixed, weight(a.key), nullptr, in.BT(), s.C, s.C, stream, kvr_batch(a, in)); }
@@ -515,9 +516,10 @@ struct RWKV4 {
     }
 
     MixBackwardArgs mix_backward_args(const MixArgs &m, const ModelInput &in, int l, bool ffn, const real *dstate_out, real *dstate_in) const {
+        const int shift = ffn ? FFN_SHIFT : ATT_SHIFT;
         MixBackwardArgs a = {};
         a.dx = dx, a.add = true, a.x = m.x, a.w = m.w, a.b = m.b, a.mean = m.mean, a.rstd = m.rstd, a.state_in = m.state_in;
-        a.dstate_out = state(dstate_out, in, l, ffn), a.dstate_in = state(dstate_in, in, l, ffn), a.reset = in.reset;
+        a.dstate_out = state(dstate_out, in, l, shift), a.dstate_in = state(dstate_in, in, l, shift), a.reset = in.reset;
         a.partial = partial, a.T = in.T, a.C = s.C;
         for (int j = 0; j < MAX_MIXES; j++) a.mu[j] = m.mu[j], a.dout[j] = d_mixed + j * in.BT() * s.C;
         return a;
@@ -552,7 +554,7 @@ struct RWKV4 {
         floatX *dy = d_small, *dkvr = d_wide;
         matmul_backward_weight(g + a.output, dx, a.y, BT, C, C, stream);
         matmul_backward_input(dy, dx, weight(a.output), BT, C, C, stream);
-        WkvBackwardArgs w = {wkv_args(in, l), dkvr, dkvr + BTC, dkvr + 2 * BTC, dy, state(dstate_out, in, l, 2), state(dstate_in, in, l, 2), partial};
+        WkvBackwardArgs w = {wkv_args(in, l), dkvr, dkvr + BTC, dkvr + 2 * BTC, dy, state(dstate_out, in, l, WKV_STATE), state(dstate_in, in, l, WKV_STATE), partial};
         wkv_backward(w, g + a.decay, g + a.first, stream);
         matmul_backward_weight(g + a.key, dkvr, a.mixed, BT, C, C, stream, kvr_batch(a, in));
         matmul_backward_input(d_mixed, dkvr, weight(a.key), BT, C, C, stream, kvr_batch(a, in));

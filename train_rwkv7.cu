@@ -491,7 +491,7 @@ struct RWKV7 {
         }
     }
 
-    // States are per layer: (B,C) last n of att, (B,C) last n of ffn, (B,H,N,N) S, [value][key]
+    // States are per layer: ATT_SHIFT and FFN_SHIFT (B,C), WKV_STATE (B,H,N,N): S, [value][key]
     const floatX *weight(int64_t offset) const { return p.params + offset; }  // matrices: floatX
     const real *vector(int64_t offset) const { return p.master + offset; }    // vectors: real
     template<class R> R *state(R *base, const ModelInput &in, int l, int part) const { return base ? base + l * layer_state(in.B) + (int64_t)part * in.B * s.C : nullptr; }
@@ -511,10 +511,11 @@ struct RWKV7 {
     MixArgs mix_args(const ModelInput &in, int l, bool ffn) const {
         const Layer &a = layers[l];
         int64_t BT = in.BT();
+        const int shift = ffn ? FFN_SHIFT : ATT_SHIFT;
         real *stats = a.stats + (ffn ? 2 * BT : 0);
         MixArgs m = {};
         m.x = ffn ? a.x2 : a.x, m.w = vector(ffn ? a.ln2_w : a.ln1_w), m.b = vector(ffn ? a.ln2_b : a.ln1_b);
-        m.mean = stats, m.rstd = stats + BT, m.state_in = state(in.state_in, in, l, ffn), m.state_out = state(in.state_out, in, l, ffn);
+        m.mean = stats, m.rstd = stats + BT, m.state_in = state(in.state_in, in, l, shift), m.state_out = state(in.state_out, in, l, shift);
         m.reset = in.reset, m.T = in.T, m.C = s.C, m.of_previous = true;
         for (int j = 0; j < (ffn ? 1 : 6); j++) m.out[j] = ffn ? a.ffn_mixed : a.mixed + j * BT * s.C, m.mu[j] = vector(ffn ? a.ffn_mix : a.mix[j]);
         return m;
@@ -531,7 +532,7 @@ struct RWKV7 {
         const Layer &a = layers[l];
         int64_t BTC = in.BT() * s.C;
         return {a.y, a.rkv, a.ready, a.ready + BTC, value(in, l), a.ready + 2 * BTC, a.ready + 3 * BTC, a.states, scratch,
-                state(in.state_in, in, l, 2), state(in.state_out, in, l, 2), in.reset, in.B, in.T, H, N};
+                state(in.state_in, in, l, WKV_STATE), state(in.state_out, in, l, WKV_STATE), in.reset, in.B, in.T, H, N};
     }
     OutArgs out_args(const ModelInput &in, int l) const {
         const Layer &a = layers[l];
@@ -591,9 +592,10 @@ struct RWKV7 {
     }
 
     MixBackwardArgs mix_backward_args(const MixArgs &m, const ModelInput &in, int l, bool ffn, const real *dstate_out, real *dstate_in) const {
+        const int shift = ffn ? FFN_SHIFT : ATT_SHIFT;
         MixBackwardArgs a = {};
         a.dx = dx, a.add = true, a.x = m.x, a.w = m.w, a.b = m.b, a.mean = m.mean, a.rstd = m.rstd, a.state_in = m.state_in;
-        a.dstate_out = state(dstate_out, in, l, ffn), a.dstate_in = state(dstate_in, in, l, ffn), a.reset = in.reset;
+        a.dstate_out = state(dstate_out, in, l, shift), a.dstate_in = state(dstate_in, in, l, shift), a.reset = in.reset;
         a.partial = partial, a.T = in.T, a.C = s.C, a.of_previous = true;
         for (int j = 0; j < (ffn ? 1 : 6); j++) a.mu[j] = m.mu[j], a.dout[j] = d_mixed + j * in.BT() * s.C;
         return a;
@@ -645,7 +647,7 @@ struct RWKV7 {
         OutBackwardArgs o = {out_args(in, l), dy, dg, dout, partial};
         head_launch(o.f.s, [&](auto W, dim3 grid, dim3 block) { out_backward_kernel<W.value><<<grid, block, 0, stream>>>(o); });
         column_sums({{g + a.ln_x_w, g + a.ln_x_b}}, partial, head_parts(o.f.s), 2, C, stream);
-        wkv7_backward({w, dy, dr, dw, dk, dv, dminus_kk, dkka, state(dstate_out, in, l, 2), state(dstate_in, in, l, 2)}, stream);
+        wkv7_backward({w, dy, dr, dw, dk, dv, dminus_kk, dkka, state(dstate_out, in, l, WKV_STATE), state(dstate_in, in, l, WKV_STATE)}, stream);
         PrepareBackwardArgs b = {prepare_args(in, l), dr, dk, dv, dkka, dminus_kk, dw, dv_first, l == s.L - 1, dout, o.f.g, a.rkv, vector(a.r_k), partial, l ? 6 : 5};
         head_launch(b.f.s, [&](auto W, dim3 grid, dim3 block) { prepare_backward_kernel<W.value><<<grid, block, 0, stream>>>(b); });
         column_sums({{g + a.w0, g + a.a0, g + a.k_k, g + a.k_a, g + a.r_k, g + a.v0}}, partial, head_parts(b.f.s), b.sums, C, stream);

@@ -7,11 +7,12 @@
    its first is normalised again (a "halo" of one row in `rows`). The residual of the feed-forward layer below can be
    added on the way in: x + sigmoid(r) kv, so that it costs no pass of its own (RWKV-4).
    n_{-1} is the state (0 at the start of a sequence); a document's first token (reset) sees 0.
-   defines: MixArgs, mix_forward, mix_backward, mix_blocks_most, relu2_forward, relu2_backward */
+   defines: ATT_SHIFT, FFN_SHIFT, WKV_STATE, MixArgs, mix_forward, mix_backward, mix_blocks_most, relu2_forward, relu2_backward */
 #pragma once
 #include "norm.h"
 
 constexpr int MAX_MIXES = 6;
+enum { ATT_SHIFT, FFN_SHIFT, WKV_STATE };  // parts of a layer's state, in this order: (B,C) last n of att, of ffn; what wkv carries
 struct MixArgs {
     const floatX *x;                  // (B,T,C) residual stream
     const floatX *r, *kv;             // (B,T,C) or null: the norm sees x + sigmoid(r) kv
