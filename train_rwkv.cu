@@ -114,7 +114,8 @@ template<int W> __device__ inline WkvChannel<W> wkv_channel(const real *decay, c
     p.w2 = each<W>([&](int i) { return -fmin(real(exp(d[i])), real(1e30)) * LOG2E; });  // finite: 0 * w must be 0 in the gradient
     p.u2 = load<W>(first + c) * LOG2E;
     p.ew = exp2v(p.w2), p.eu = exp2v(p.u2);
-    for (int i = 0; i < W; i++) if (p.u2[i] > 40) p.eu.set(i, INFINITY);  // a lost ek would matter: always the slow step
+    // e^u > 2^40: c2 = eu ek can count where ek has underflowed. Infinity fails doc/wkv.md (10), so every step is slow.
+    for (int i = 0; i < W; i++) if (p.u2[i] > 40) p.eu.set(i, INFINITY);
     return p;
 }
 __device__ inline bool within(real x, real lo, real hi) { return x >= lo && x <= hi; }  // false for NaN

@@ -21,6 +21,8 @@
              att = Wo (y g)
        ffn:  ffn = Wv relu(Wk xk)^2               a mix of its own, n = ln2(x)
 
+   These LoRAs are part of the model; --tune lora (rwkv/finetune.h) is another thing.
+
    S is a linear memory of value for key that each token rewrites by a step of gradient descent. It generates from a
    state of C (N + 2) numbers per layer: the last n of att and of ffn, and S.
 
@@ -109,13 +111,13 @@ static const std::vector<TensorRow> rwkv7_rows = {
 };
 
 // ------------------------------------------------------------------------------------------------
-// Heads. A warp holds one head of one token, W of its N channels a lane. On the CPU one thread holds all N channels where
-// it can: nothing is waited for.
+// Heads. A warp holds one head of one token, W of its N channels a lane: HeadLane. On the CPU one thread holds all N
+// channels where it can: nothing is waited for.
 
-template<int W> struct Head7 {
+template<int W> struct HeadLane {
     int c;                             // this lane's first channel, within the row of C
     bool inside;                       // lanes past N only take part in sums; they read the head's last channels, to no effect
-    __device__ Head7(int head, int lane, int N) : c(head * N + min(lane * W, N - W)), inside(lane * W < N) {}
+    __device__ HeadLane(int head, int lane, int N) : c(head * N + min(lane * W, N - W)), inside(lane * W < N) {}
     __device__ Vec<W> keep(Vec<W> x) const { return inside ? x : Vec<W>(0); }
     __device__ real sum(Vec<W> x) const { return warp_sum(inside ? ::sum(x) : real(0)); }
     __device__ Vec<W> get(const floatX *p, int64_t at) const { return keep(load<W>(p + at)); }
@@ -172,18 +174,18 @@ struct PrepareArgs {
 };
 template<int W> struct PrepareVectors {
     Vec<W> w0, a0, v0, k_k, k_a;
-    __device__ PrepareVectors(const Head7<W> &h, const PrepareArgs &p) : w0(h.get(p.w0)), a0(h.get(p.a0)), v0(p.vl ? h.get(p.v0) : Vec<W>(0)), k_k(h.get(p.k_k)), k_a(h.get(p.k_a)) {}
+    __device__ PrepareVectors(const HeadLane<W> &h, const PrepareArgs &p) : w0(h.get(p.w0)), a0(h.get(p.a0)), v0(p.vl ? h.get(p.v0) : Vec<W>(0)), k_k(h.get(p.k_k)), k_a(h.get(p.k_a)) {}
 };
 // A token's numbers and what is made of them are apart, so that a kernel can have those of many tokens under way.
 template<int W> struct KeyInputs {
     Vec<W> k, al;
     __device__ KeyInputs() {}
-    __device__ KeyInputs(const Head7<W> &h, const PrepareArgs &p, int64_t at) : k(h.get(p.k, at)), al(h.get(p.al, at)) {}
+    __device__ KeyInputs(const HeadLane<W> &h, const PrepareArgs &p, int64_t at) : k(h.get(p.k, at)), al(h.get(p.al, at)) {}
 };
 template<int W> struct PreparedKey {
     Vec<W> a, factor, kp, kk;
     real length, inverse;                                 // of u
-    __device__ PreparedKey(const Head7<W> &h, const PrepareVectors<W> &c, const KeyInputs<W> &in) {
+    __device__ PreparedKey(const HeadLane<W> &h, const PrepareVectors<W> &c, const KeyInputs<W> &in) {
         a = sigmoid(c.a0 + in.al), factor = real(1) + (a - real(1)) * c.k_a, kp = in.k * factor;
         Vec<W> u = in.k * c.k_k;
         length = real(sqrt(h.sum(u * u))), inverse = real(1) / fmax(length, KK_LEAST), kk = u * inverse;
@@ -192,14 +194,14 @@ template<int W> struct PreparedKey {
 template<int W> struct ValueInputs {
     Vec<W> v, vl, v_first;                                // layer 0: three times v
     __device__ ValueInputs() {}
-    __device__ ValueInputs(const Head7<W> &h, const PrepareArgs &p, int64_t at) : v(h.get(p.v, at)), vl(p.vl ? h.get(p.vl, at) : v), v_first(p.vl ? h.get(p.v_first, at) : v) {}
+    __device__ ValueInputs(const HeadLane<W> &h, const PrepareArgs &p, int64_t at) : v(h.get(p.v, at)), vl(p.vl ? h.get(p.vl, at) : v), v_first(p.vl ? h.get(p.v_first, at) : v) {}
 };
 template<int W> struct PreparedValue {
     Vec<W> z, from_first, vp;
     __device__ PreparedValue(const PrepareVectors<W> &c, const ValueInputs<W> &in) : z(sigmoid(c.v0 + in.vl)), from_first(in.v_first - in.v), vp(in.v + from_first * z) {}
 };
 template<int W> __global__ void prepare_forward_kernel(PrepareArgs p) {
-    const Head7<W> h(blockIdx.x, threadIdx.x, p.s.N);
+    const HeadLane<W> h(blockIdx.x, threadIdx.x, p.s.N);
     const PrepareVectors<W> c(h, p);
     for (Walk i; i.row < p.s.rows; i.row += i.step) {
         int64_t at = i.row * p.s.H * p.s.N + h.c;
@@ -237,12 +239,12 @@ template<int W> struct PrepareBackwardInputs {
     ValueInputs<W> value;
     Vec<W> r, dout, g, dv_first;      // dv_first of the layers above
     __device__ PrepareBackwardInputs() {}
-    __device__ PrepareBackwardInputs(const Head7<W> &h, const PrepareBackwardArgs &b, int64_t at)
+    __device__ PrepareBackwardInputs(const HeadLane<W> &h, const PrepareBackwardArgs &b, int64_t at)
         : key(h, b.f, at), value(h, b.f, at), r(h.get(b.r, at)), dout(h.get(b.dout, at)), g(h.get(b.g, at)), dv_first(b.last_layer ? Vec<W>(0) : load<W>(b.dv_first + at)) {}
 };
 template<int W> struct FromRecurrence { Vec<W> dr, dw, dk, dv, dminus_kk, dkka; };  // gradients of r w k' v' -kk kka
 // One token: from the gradients of what the recurrence took to those of what prepare took, and the sums
-template<int W> __device__ inline void prepare_backward(const PrepareBackwardArgs &b, const Head7<W> &h, const PrepareVectors<W> &c, Vec<W> r_k, int64_t at,
+template<int W> __device__ inline void prepare_backward(const PrepareBackwardArgs &b, const HeadLane<W> &h, const PrepareVectors<W> &c, Vec<W> r_k, int64_t at,
                                                         const PrepareBackwardInputs<W> &in, const FromRecurrence<W> &d, PrepareSums<W> &sums) {
     PreparedKey<W> x(h, c, in.key);
     PreparedValue<W> y(c, in.value);
@@ -271,7 +273,7 @@ template<int W> __device__ inline void prepare_backward(const PrepareBackwardArg
 }
 template<int W> __global__ void prepare_backward_kernel(PrepareBackwardArgs b) {
     const PrepareArgs &p = b.f;
-    const Head7<W> h(blockIdx.x, threadIdx.x, p.s.N);
+    const HeadLane<W> h(blockIdx.x, threadIdx.x, p.s.N);
     const PrepareVectors<W> c(h, p);
     const Vec<W> r_k = h.get(b.r_k);
     const int C = p.s.H * p.s.N, K = b.sums;
@@ -301,18 +303,18 @@ struct OutArgs {
 template<int W> struct Normed {
     Vec<W> xh;
     real rstd;
-    __device__ Normed(const Head7<W> &h, Vec<W> y, int N) {
+    __device__ Normed(const HeadLane<W> &h, Vec<W> y, int N) {
         real mean = h.sum(y) / N;
         Vec<W> d = h.keep(y - mean);
         rstd = real(1) / real(sqrt(h.sum(d * d) / N + GROUP_EPS)), xh = d * rstd;
     }
-    __device__ Vec<W> backward(const Head7<W> &h, Vec<W> dxh, int N) const {  // dy
+    __device__ Vec<W> backward(const HeadLane<W> &h, Vec<W> dxh, int N) const {  // dy
         real mean = h.sum(dxh) / N, along = h.sum(dxh * xh) / N;
         return (dxh - mean - xh * along) * rstd;
     }
 };
 template<int W> __global__ void out_forward_kernel(OutArgs a) {
-    const Head7<W> h(blockIdx.x, threadIdx.x, a.s.N);
+    const HeadLane<W> h(blockIdx.x, threadIdx.x, a.s.N);
     Vec<W> w = h.get(a.w), b = h.get(a.b), r_k = h.get(a.r_k);
     for (Walk i; i.row < a.s.rows; i.row += i.step) {
         int64_t at = i.row * a.s.H * a.s.N + h.c;
@@ -330,7 +332,7 @@ struct OutBackwardArgs {
 };
 template<int W> __global__ void out_backward_kernel(OutBackwardArgs x) {
     const OutArgs &a = x.f;
-    const Head7<W> h(blockIdx.x, threadIdx.x, a.s.N);
+    const HeadLane<W> h(blockIdx.x, threadIdx.x, a.s.N);
     const int C = a.s.H * a.s.N;
     Vec<W> w = h.get(a.w), b = h.get(a.b), r_k = h.get(a.r_k), dw = 0, db = 0;
     Walk i;

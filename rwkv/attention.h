@@ -681,8 +681,8 @@ template<int F = MOST_LANES> inline void attention_backward_exact(const Attentio
 
 #if defined(PRECISION_BF16) || defined(PRECISION_FP16)
 // Calls f with the head size in registers: 32, 64 or 128
-template<int P = 128, class F> inline void dispatch_head(int D, F f) {
-    if constexpr (P > 32) if (D <= P / 2) return dispatch_head<P / 2>(D, f);
+template<int P = 128, class F> inline void dispatch_head_size(int D, F f) {
+    if constexpr (P > 32) if (D <= P / 2) return dispatch_head_size<P / 2>(D, f);
     f(std::integral_constant<int, P>());
 }
 inline bool attention_aligned(const AttentionArgs &a, std::initializer_list<const floatX *> views) {
@@ -701,10 +701,10 @@ template<int P, bool KEYS, bool DROPOUT> inline void attention_backward_mma(cons
     attention_backward_mma_kernel<P, KEYS, DROPOUT><<<blocks, MMA_THREADS, MmaShape<P, DROPOUT>::BACKWARD_BYTES, stream>>>(g, attention_aligned(g.f, {g.f.q, g.f.k, g.f.v, g.dout}));
 }
 inline void attention_forward_tensor(const AttentionArgs &a, cudaStream_t stream) {
-    dispatch_head(a.D, [&](auto P) { a.dropout ? attention_forward_mma<P.value, true>(a, stream) : attention_forward_mma<P.value, false>(a, stream); });
+    dispatch_head_size(a.D, [&](auto P) { a.dropout ? attention_forward_mma<P.value, true>(a, stream) : attention_forward_mma<P.value, false>(a, stream); });
 }
 inline void attention_backward_tensor(const AttentionBackwardArgs &g, cudaStream_t stream) {
-    dispatch_head(g.f.D, [&](auto P) {
+    dispatch_head_size(g.f.D, [&](auto P) {
         if (g.f.dropout) attention_backward_mma<P.value, true, true>(g, stream), attention_backward_mma<P.value, false, true>(g, stream);
         else attention_backward_mma<P.value, true, false>(g, stream), attention_backward_mma<P.value, false, false>(g, stream);
     });

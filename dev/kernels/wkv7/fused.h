@@ -16,7 +16,7 @@ template<int W> struct StageInputs {           // what a token's a, r, b, k, w, 
     ValueInputs<W> value;
     Vec<W> wl, r;
     __device__ StageInputs() {}
-    __device__ StageInputs(const Head7<W> &h, const PrepareArgs &p, const floatX *r, int64_t at) : key(h, p, at), value(h, p, at), wl(h.get(p.wl, at)), r(h.get(r, at)) {}
+    __device__ StageInputs(const HeadLane<W> &h, const PrepareArgs &p, const floatX *r, int64_t at) : key(h, p, at), value(h, p, at), wl(h.get(p.wl, at)), r(h.get(r, at)) {}
 };
 // The tokens that a warp has of a chunk. All that they read is under way before the first is used: else a chunk would wait for
 // memory a dozen times. Steps past the end, like lanes past the head, read what is there and count as zeros.
@@ -27,9 +27,9 @@ template<int N, int L> struct WarpTokens {
     const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
     __device__ WarpTokens(const Wkv7Args &f, int seq, int h, int t0, int n) : f(f), seq(seq), h(h), t0(t0), n(n) {}
     __device__ int step(int i) const { return warp + i * (N / 16); }
-    __device__ Head7<W> head() const { return {h, lane, f.N}; }
-    __device__ Head7<W> head(int i) const {  // of token i
-        Head7<W> x = head();
+    __device__ HeadLane<W> head() const { return {h, lane, f.N}; }
+    __device__ HeadLane<W> head(int i) const {  // of token i
+        HeadLane<W> x = head();
         x.inside = x.inside && step(i) < n;
         return x;
     }
@@ -80,7 +80,7 @@ struct Wkv7Gates {
         for (int i = 0; i < Tokens::COUNT; i++) g[i] = tokens.head(i).get(o.g, tokens.at(i));
 #pragma unroll
         for (int i = 0; i < Tokens::COUNT; i++) {
-            const Head7<W> head = tokens.head(i);
+            const HeadLane<W> head = tokens.head(i);
             const Vec<W> y = tokens.get(s.y, i);
             const Normed<W> normed(tokens.head(), y, f.N);
             head.put(o.out, tokens.at(i), (normed.xh * w + b + tokens.get(s.v, i) * s.own[tokens.step(i)]) * g[i]);
@@ -113,7 +113,7 @@ struct Wkv7GatesBackward {
         Vec<W> y[Tokens::COUNT], dout[Tokens::COUNT], g[Tokens::COUNT];
 #pragma unroll
         for (int i = 0; i < Tokens::COUNT; i++) {
-            const Head7<W> head = tokens.head(i);
+            const HeadLane<W> head = tokens.head(i);
             const int64_t at = tokens.at(i);
             in[i] = {head, b.f, b.r, at};
             y[i] = head.get(o.y, at), dout[i] = head.get(b.dout, at), g[i] = head.get(b.g, at);
@@ -123,7 +123,7 @@ struct Wkv7GatesBackward {
         Vec<W> dln_w = 0, dln_b = 0;
 #pragma unroll
         for (int i = 0; i < Tokens::COUNT; i++) {
-            const Head7<W> head = tokens.head(i);
+            const HeadLane<W> head = tokens.head(i);
             const Vec<W> vp = PreparedValue<W>(vectors, in[i].value).vp;
             tokens.put(s.v, i, Tokens::template rounded<MODE>(vp));
             const real bonus = tokens.stage(s, i, vectors, r_k, in[i]);
@@ -147,7 +147,7 @@ struct Wkv7GatesBackward {
         PrepareSums<W> sums;
 #pragma unroll
         for (int i = 0; i < Tokens::COUNT; i++) {
-            const Head7<W> head = tokens.head(i);
+            const HeadLane<W> head = tokens.head(i);
             const Vec<W> dw = head.keep(load<W>(s.dw + tokens.step(i) * WKV7_PITCH<N> + tokens.lane * W));
             head.put(b.dw, tokens.at(i), dw);
             prepare_backward(b, head, vectors, r_k, tokens.at(i), in[i], {tokens.get(s.r, i), dw, tokens.get(s.k, i), tokens.get(s.dv, i), tokens.get(s.a, i), tokens.get(s.b, i)}, sums);
