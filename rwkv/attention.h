@@ -210,7 +210,7 @@ template<int F, int S, class X> __global__ void __launch_bounds__(EXACT_THREADS)
         factor[i] = 1 / total[i];
         if (a.lse) a.lse[(int64_t)bh * a.T + first + i] = most[i] + log2(total[i]);
     }
-    __syncthreads();
+    __syncthreads();                                  // factor is complete
     store_lanes<F>(a.out + ((int64_t)b * a.T + first) * a.H * D + h * D, (int64_t)a.H * D, sums, factor, 0, n, D);
 }
 
@@ -248,7 +248,7 @@ template<int F, int S, bool KEYS> __global__ void __launch_bounds__(EXACT_THREAD
         stage_rows(y1, (KEYS ? a.q : a.k) + at0 + at * a.row, a.row, here, D, P);
         if (KEYS) stage_rows(y2, g.dout + out0 + at * C, C, here, D, P);
         else stage_rows(y2, a.v + at0 + at * a.row, a.row, here, D, P);
-        __syncthreads();
+        __syncthreads();                              // the rows of this tile are there (at first also x1, x2, sums, lse and delta)
         for_pieces<F>(here, [&](int row, int lane) {
             if (row + ROWS <= begin(lane) || row >= end(lane)) return;
             typedef Vec<LANES> V;
@@ -292,7 +292,7 @@ template<int F, int S, bool KEYS> __global__ void __launch_bounds__(EXACT_THREAD
             if (KEYS) accumulate(sum2, y2, p);
         });
     }
-    __syncthreads();
+    __syncthreads();                                  // all sums are there
     store_lanes<F>((KEYS ? g.dk : g.dq) + at0 + first * a.row, a.row, sum1, nullptr, a.scale, n, D);
     if (KEYS) store_lanes<F>(g.dv + at0 + first * a.row, a.row, sum2, nullptr, 1, n, D);
 }
@@ -603,7 +603,7 @@ template<int W> __global__ void attention_chunk_kernel(AttentionArgs a, Attentio
     const floatX *from = a.q + ((int64_t)b * a.T + t) * a.row + h * D;
     real *to = partial + (int64_t)blockIdx.x * (D + 2), most[1] = {-INFINITY}, total[1] = {0};
     for (int d = threadIdx.x; d < D; d += blockDim.x) q[d] = (real)from[d] * (a.scale * LOG2E);
-    __syncthreads();
+    __syncthreads();                                  // q is there
     for (int j = threadIdx.x; j < n; j += blockDim.x) {
         Vec<W> s = 0;
         for (int d = 0; d < D; d += W) s += load<W>(q + d) * load<W>(cache.k + at + (int64_t)j * C + d);
@@ -619,7 +619,7 @@ template<int W> __global__ void attention_chunk_kernel(AttentionArgs a, Attentio
         for (int j = x / across; j < n; j += groups) o += p[j] * load<W>(cache.v + at + (int64_t)j * C + x % across * W);
         store(parts + x / across * D + x % across * W, o);
     }
-    __syncthreads();
+    __syncthreads();                                  // the groups' parts are there
     for (int d = threadIdx.x; d < D; d += blockDim.x) {
         real o = 0;
         for (int g = 0; g < groups; g++) o += parts[g * D + d];
