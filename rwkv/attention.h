@@ -643,9 +643,6 @@ __global__ void attention_join_kernel(AttentionArgs a, AttentionCache cache, con
 // ------------------------------------------------------------------------------------------------
 // Launchers
 
-template<class Kernel> inline void allow_shared(Kernel *kernel, int bytes) {  // more than 48 KB have to be asked for
-    if (bytes > 48 << 10) cudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes));
-}
 inline void attention_check(const AttentionArgs &a) {
     if (a.D < 2 || a.D > 128 || a.D % 2) fail("attention takes heads of an even size from 2 to 128, not %d", a.D);  // even: results leave in pairs
 }
@@ -666,7 +663,7 @@ template<int F = MOST_LANES, class X> inline void attention_forward_exact(const 
     constexpr int S = std::min(F, EXACT_ROWS);
     int bytes = forward_shared<F, S>(padded_head(a.D));
     if constexpr (F > 16 && F > LANES) if (bytes > EXACT_SHARED) return attention_forward_exact<F / 2>(a, keys, stream);
-    allow_shared(attention_forward_exact_kernel<F, S, X>, bytes);
+    allow_shared(attention_forward_exact_kernel<F, S, X>, bytes, a.D);
     attention_forward_exact_kernel<F, S, X><<<ceil_div(a.T, F) * a.B * a.H, loop_threads(EXACT_THREADS), bytes, stream>>>(a, keys);
 }
 template<int F = MOST_LANES> inline void attention_backward_exact(const AttentionBackwardArgs &g, cudaStream_t stream) {
@@ -674,7 +671,7 @@ template<int F = MOST_LANES> inline void attention_backward_exact(const Attentio
     const AttentionArgs &a = g.f;
     int bytes = backward_shared<F, S>(padded_head(a.D)), blocks = ceil_div(a.T, F) * a.B * a.H;
     if constexpr (F > 16 && F > LANES) if (bytes > EXACT_SHARED) return attention_backward_exact<F / 2>(g, stream);
-    allow_shared(attention_backward_exact_kernel<F, S, true>, bytes), allow_shared(attention_backward_exact_kernel<F, S, false>, bytes);
+    allow_shared(attention_backward_exact_kernel<F, S, true>, bytes, a.D), allow_shared(attention_backward_exact_kernel<F, S, false>, bytes, a.D);
     attention_backward_exact_kernel<F, S, true><<<blocks, loop_threads(EXACT_THREADS), bytes, stream>>>(g);
     attention_backward_exact_kernel<F, S, false><<<blocks, loop_threads(EXACT_THREADS), bytes, stream>>>(g);
 }
@@ -691,12 +688,12 @@ inline bool attention_aligned(const AttentionArgs &a, std::initializer_list<cons
     return aligned;
 }
 template<int P, bool DROPOUT> inline void attention_forward_mma(const AttentionArgs &a, cudaStream_t stream) {
-    allow_shared(attention_forward_mma_kernel<P, DROPOUT>, MmaShape<P, DROPOUT>::FORWARD_BYTES);
+    allow_shared(attention_forward_mma_kernel<P, DROPOUT>, MmaShape<P, DROPOUT>::FORWARD_BYTES, a.D);
     int blocks = ceil_div(a.T, MmaShape<P, DROPOUT>::ROWS) * a.B * a.H;
     attention_forward_mma_kernel<P, DROPOUT><<<blocks, MMA_THREADS, MmaShape<P, DROPOUT>::FORWARD_BYTES, stream>>>(a, attention_aligned(a, {a.q, a.k, a.v}));
 }
 template<int P, bool KEYS, bool DROPOUT> inline void attention_backward_mma(const AttentionBackwardArgs &g, cudaStream_t stream) {
-    allow_shared(attention_backward_mma_kernel<P, KEYS, DROPOUT>, MmaShape<P, DROPOUT>::BACKWARD_BYTES);
+    allow_shared(attention_backward_mma_kernel<P, KEYS, DROPOUT>, MmaShape<P, DROPOUT>::BACKWARD_BYTES, g.f.D);
     int blocks = ceil_div(g.f.T, MmaShape<P, DROPOUT>::ROWS) * g.f.B * g.f.H;
     attention_backward_mma_kernel<P, KEYS, DROPOUT><<<blocks, MMA_THREADS, MmaShape<P, DROPOUT>::BACKWARD_BYTES, stream>>>(g, attention_aligned(g.f, {g.f.q, g.f.k, g.f.v, g.dout}));
 }

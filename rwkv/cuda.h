@@ -7,7 +7,7 @@
 
    The sources compile with nvcc, and with g++ or clang++ through dev/cpu, which defines CUDA_CPU.
    defines: floatX, real, cudaCheck, launchCheck, Vec, load, store, exp2v, sigmoid, warp_sum, block_sum, block_max,
-            channel_width, elementwise, row_threads */
+            channel_width, elementwise, row_threads, allow_shared */
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -356,6 +356,13 @@ inline int row_threads(int C, int width) {
 inline const cudaDeviceProp &device() {
     static cudaDeviceProp p = [] { cudaDeviceProp p; cudaCheck(cudaGetDeviceProperties(&p, 0)); return p; }();
     return p;
+}
+// A kernel of heads of N channels takes so much dynamic shared memory: more than 48 KB have to be asked for.
+template<class Kernel> inline void allow_shared(Kernel *kernel, size_t bytes, int N) {
+    if (bytes <= 48 << 10) return;
+    if (bytes > device().sharedMemPerBlockOptin)
+        fail("heads of %d channels need %zu bytes of shared memory in a block and %s has %zu: use smaller heads", N, bytes, device().name, (size_t)device().sharedMemPerBlockOptin);
+    cudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
 }
 // Threads of a block whose loops take any number of them: whole warps, as all lanes take part in its sums. On the CPU one:
 // its loops are already vector loops.

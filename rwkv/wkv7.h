@@ -651,22 +651,17 @@ __global__ void wkv7_add_slices_kernel(Wkv7BackwardArgs g, int slices) {
         for (int x = 0; x < 5; x++) sum[x] += g.f.scratch[(z * 5 + x) * n + i];
     wkv7_put(g, true, i, sum[0], sum[1], sum[2], sum[3], sum[4]);
 }
-template<class K> inline void wkv7_reserve(K kernel, size_t bytes, int N) {
-    if (bytes > device().sharedMemPerBlockOptin)
-        fail("heads of %d channels need %zu bytes of shared memory in a block and %s has %zu: use smaller heads", N, bytes, device().name, (size_t)device().sharedMemPerBlockOptin);
-    cudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
-}
 // Heads of up to N channels, in `slices` blocks each; backward: in blocks of V value channels, with scratch if they are several
 template<Wkv7Mode MODE, int N, int L, class Around = Wkv7Bare> inline void wkv7_chunk_forward(const Wkv7Args &f, int slices, cudaStream_t stream, const Around &around = {}) {
     size_t bytes = (Wkv7Keys<N, L>::forward_count + (Around::inside ? Wkv7Staged<N, L>::forward_count : 0) + Around::template forward_room<N, L>) * sizeof(real);
-    wkv7_reserve(wkv7_chunk_forward_kernel<MODE, N, L, Around>, bytes, f.N);
+    allow_shared(wkv7_chunk_forward_kernel<MODE, N, L, Around>, bytes, f.N);
     wkv7_chunk_forward_kernel<MODE, N, L, Around><<<dim3(f.H, f.B, slices), 2 * N / slices, bytes, stream>>>(f, around);
     launchCheck();
 }
 template<Wkv7Mode MODE, int N, int L, int V, class Around = Wkv7Bare> inline void wkv7_chunk_backward(const Wkv7BackwardArgs &g, cudaStream_t stream, const Around &around = {}) {
     size_t bytes = Wkv7Backward<N, L, V, Around>::bytes;
     int slices = ceil_div(g.f.N, V);
-    wkv7_reserve(wkv7_chunk_backward_kernel<MODE, N, L, V, Around>, bytes, g.f.N);
+    allow_shared(wkv7_chunk_backward_kernel<MODE, N, L, V, Around>, bytes, g.f.N);
     wkv7_chunk_backward_kernel<MODE, N, L, V, Around><<<dim3(g.f.H, g.f.B, slices), 2 * N, bytes, stream>>>(g, around);
     if (slices > 1) wkv7_add_slices_kernel<<<ceil_div((int64_t)g.f.B * g.f.T * g.f.H * g.f.N, 256), 256, 0, stream>>>(g, slices);
     launchCheck();
@@ -858,13 +853,13 @@ __global__ void wkv7_backward_kernel(Wkv7BackwardArgs x) {
 inline int64_t wkv7_scratch_count(int B, int, int H, int N) { return wkv7_state_count(B, H, N); }  // D
 inline void wkv7_forward(const Wkv7Args &f, cudaStream_t stream) {
     size_t bytes = (size_t)(f.N + WKV7_G * WKV7_CHUNK) * f.N * sizeof(real);
-    cudaCheck(cudaFuncSetAttribute(wkv7_forward_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    allow_shared(wkv7_forward_kernel, bytes, f.N);
     wkv7_forward_kernel<<<dim3(f.H, f.B), 1, bytes, stream>>>(f);
     launchCheck();
 }
 inline void wkv7_backward(const Wkv7BackwardArgs &x, cudaStream_t stream) {
     size_t bytes = (size_t)((WKV7_INPUTS + 5) * WKV7_CHUNK + (WKV7_CHUNK + 1) * WKV7_ROWS) * x.f.N * sizeof(real);  // fp64, N 128: 226 of 227 KB
-    cudaCheck(cudaFuncSetAttribute(wkv7_backward_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    allow_shared(wkv7_backward_kernel, bytes, x.f.N);
     wkv7_backward_kernel<<<dim3(x.f.H, x.f.B), 1, bytes, stream>>>(x);
     launchCheck();
 }
