@@ -86,10 +86,10 @@ static const std::vector<TensorRow> rwkv4_rows = {
 // wkv with its receptance gate: y = sigmoid(r) wkv.   doc/wkv.md
 //
 // State per channel: A, B = the sums over the past of e^k v and of e^k, decayed, relative to a reference o in base 2
-// (the true sums are A 2^o, B 2^o). Every step is y = (c1 A + c2 v)/(c1 B + c2), A' = d1 A + d2 v, B' = d1 B + d2.
+// (the true sums are A 2^o, B 2^o). Every step is wkv = (c1 A + c2 v)/(c1 B + c2), A' = d1 A + d2 v, B' = d1 B + d2.
 // While nothing gets large or small, o stays and the step costs one exponential and one FMA in the chain of the
-// recurrence. Otherwise the slow step moves o: exact for any k, without clamps. From 2^40, where it begins, fp32 has
-// 2^88 left to overflow: doc/wkv.md, section 4.
+// recurrence. Otherwise the slow step moves o: exact for any k, without clamps. Why small and large are 2^-40 and 2^40:
+// doc/wkv.md, section 4.
 //
 // Time is dealt to the warps of a block, 16 steps each, which stay in registers: every warp finds out what its steps
 // do to the state (backward: to the adjoint) alone, the warps tell each other through shared memory, and each goes on
@@ -131,10 +131,10 @@ __device__ inline real log2s(real x) {
 // state brought to about B = 1 by a power of two.
 template<int W> __device__ inline void wkv_slow_step(WkvStep<W> &s, int i, const WkvState<W> &z, real k2, const WkvChannel<W> &p) {
     bool empty = !(z.B[i] > 0);
-    real e = empty ? real(0) : real(rint(log2s(z.B[i]))), n = empty ? real(0) : exp2s(-e);
-    real o = empty ? real(-INFINITY) : z.o[i] + e, uk = p.u2[i] + k2, m = fmax(o, uk), next = fmax(o + p.w2[i], k2);
-    s.c1.set(i, n * exp2s(o - m)), s.c2.set(i, exp2s(uk - m));
-    s.d1.set(i, n * exp2s(o + p.w2[i] - next)), s.d2.set(i, exp2s(k2 - next)), s.o.set(i, next);
+    real e = empty ? real(0) : real(rint(log2s(z.B[i]))), f = empty ? real(0) : exp2s(-e);
+    real on = empty ? real(-INFINITY) : z.o[i] + e, uk = p.u2[i] + k2, m = fmax(on, uk), next = fmax(on + p.w2[i], k2);
+    s.c1.set(i, f * exp2s(on - m)), s.c2.set(i, exp2s(uk - m));
+    s.d1.set(i, f * exp2s(on + p.w2[i] - next)), s.d2.set(i, exp2s(k2 - next)), s.o.set(i, next);
 }
 template<int W> __device__ inline WkvStep<W> wkv_step(const WkvState<W> &z, Vec<W> k, const WkvChannel<W> &p) {
     Vec<W> k2 = k * LOG2E, ek = exp2v(k2 - z.o), c2 = p.eu * ek, D = z.B + c2, next = p.ew * z.B + ek;
