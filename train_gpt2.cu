@@ -515,16 +515,16 @@ struct GPT2 {
         if (drops(in)) drop(layers[0].x, layers[0].x, dropout(in, 0, EMBEDDING), (int64_t)BT * C);
         for (int l = 0; l < s.L; l++) {
             const Layer &a = layers[l];
-            norm_forward(norm_args(in, l, false), BT, C, stream);
-            qkv_forward(in, l);
-            attention(in, l);
-            add_output(in, a.x2, a.x, a.y, a.proj_w, a.proj_b, C, dropout(in, l, PROJ));
-            norm_forward(norm_args(in, l, true), BT, C, stream);
-            linear(a.h, a.n2, a.fc_w, a.fc_b, nullptr, BT, s['f'], C);
-            activation_forward(a, in);
-            add_output(in, after(l), a.x2, a.a, a.out_w, a.out_b, s.F, dropout(in, l, OUT));
+            norm_forward(norm_args(in, l, false), BT, C, stream);                         // n1 = ln_1(x)
+            qkv_forward(in, l);                                                           // q, k, v = Wqkv n1 + b, and the turns of rotary positions
+            attention(in, l);                                                             // y_t = sum_{i<=t} p_ti v_i
+            add_output(in, a.x2, a.x, a.y, a.proj_w, a.proj_b, C, dropout(in, l, PROJ));  // x2 = x + drop(Wproj y + b)
+            norm_forward(norm_args(in, l, true), BT, C, stream);                          // n2 = ln_2(x2)
+            linear(a.h, a.n2, a.fc_w, a.fc_b, nullptr, BT, s['f'], C);                    // h = Wfc n2 + b
+            activation_forward(a, in);                                                    // a = gelu(h), relu(h) or, where h is g and v, gelu(g) v
+            add_output(in, after(l), a.x2, a.a, a.out_w, a.out_b, s.F, dropout(in, l, OUT));  // next x = x2 + drop(Wout a + b)
         }
-        norm_forward(out_norm_args(in), BT, C, stream);
+        norm_forward(out_norm_args(in), BT, C, stream);  // x_norm = ln_f(x_last)
         if (time_out >= 0) row_elements(BT, C, [&](auto W, int blocks, int threads) {
             time_out_forward_kernel<W.value><<<blocks, threads, 0, stream>>>(x_out, x_norm, vector(time_out), in.past, (int64_t)BT * C, in.T, C);
         });
@@ -535,6 +535,7 @@ struct GPT2 {
         head.loss(x_out, weight(head_w), targets, scale, l2wrap, in.BT(), backward ? d_small : nullptr, p.grads + head_w, stream);
     }
 
+    // Backward. At the end of a line: what it differentiates
     void mlp_backward(const ModelInput &in, int l) {
         const Layer &a = layers[l];
         int BT = in.BT(), C = s.C;
@@ -543,10 +544,10 @@ struct GPT2 {
         if (recompute >= 1) norm_forward(norm, BT, C, stream);
         if (recompute >= 2) linear(a.h, a.n2, a.fc_w, a.fc_b, nullptr, BT, s['f'], C);
         if (recompute >= 1) activation_forward(a, in);
-        add_output_backward(in, d_act, a.a, a.out_w, a.out_b, s.F, dropout(in, l, OUT));
-        activation_backward(a, in);
-        linear_backward(dn, d_wide, a.n2, a.fc_w, a.fc_b, true, BT, s['f'], C);
-        norm_backward(in, norm, dn, true, a.ln_2_w, a.ln_2_b, a.proj_b);
+        add_output_backward(in, d_act, a.a, a.out_w, a.out_b, s.F, dropout(in, l, OUT));  // next x = x2 + drop(Wout a + b)
+        activation_backward(a, in);  // a = gelu(h), ...
+        linear_backward(dn, d_wide, a.n2, a.fc_w, a.fc_b, true, BT, s['f'], C);  // h = Wfc n2 + b
+        norm_backward(in, norm, dn, true, a.ln_2_w, a.ln_2_b, a.proj_b);  // n2 = ln_2(x2)
     }
     void att_backward(const ModelInput &in, int l) {
         const Layer &a = layers[l];
@@ -555,11 +556,11 @@ struct GPT2 {
         NormArgs norm = norm_args(in, l, false);
         if (recompute >= 1) norm_forward(norm, BT, C, stream);
         if (recompute >= 2) qkv_forward(in, l);
-        add_output_backward(in, dn, a.y, a.proj_w, a.proj_b, C, dropout(in, l, PROJ));
-        attention_backward(attention_args(in, l), dn, dqkv, dqkv + C, dqkv + 2 * C, scratch, stream);
+        add_output_backward(in, dn, a.y, a.proj_w, a.proj_b, C, dropout(in, l, PROJ));  // x2 = x + drop(Wproj y + b)
+        attention_backward(attention_args(in, l), dn, dqkv, dqkv + C, dqkv + 2 * C, scratch, stream);  // y_t = sum_{i<=t} p_ti v_i
         if (turns) rotary(dqkv, turns, 0, true, BT, in.T, C, C / H, stream);
-        linear_backward(dn, dqkv, a.n1, a.qkv_w, a.qkv_b, true, BT, 3 * C, C);
-        norm_backward(in, norm, dn, true, a.ln_1_w, a.ln_1_b, l ? layers[l - 1].out_b : -1);
+        linear_backward(dn, dqkv, a.n1, a.qkv_w, a.qkv_b, true, BT, 3 * C, C);  // q, k, v = Wqkv n1 + b
+        norm_backward(in, norm, dn, true, a.ln_1_w, a.ln_1_b, l ? layers[l - 1].out_b : -1);  // n1 = ln_1(x)
     }
     // After forward (of whole sequences) and loss on the same input: gradients += . A cache has no gradient.
     void backward(const ModelInput &in, const TokenIndex &index, const real *, real *) {

@@ -490,25 +490,27 @@ struct RWKV4 {
     // x_out (B,T,C) = ln_out of the last layer; logits are made by the head, as many as are wanted
     void forward(const ModelInput &in) {
         int BT = in.BT(), C = s.C;
-        embedding_forward(layers[0].x, in.tokens, weight(emb), vector(ln0_w), vector(ln0_b), BT, C, stream);
+        embedding_forward(layers[0].x, in.tokens, weight(emb), vector(ln0_w), vector(ln0_b), BT, C, stream);  // x = ln0(emb[token])
         for (int l = 0; l < s.L; l++) {
             const Layer &a = layers[l];
             MixArgs m = mix_args(in, l, false);
+            // x = x2 + sigmoid(ffn_r) ffn_kv of the layer below, added on the way in
             if (l) m.x = layers[l - 1].x2, m.r = layers[l - 1].ffn_r, m.kv = layers[l - 1].ffn_kv, m.x_out = a.x;
-            mix_forward<3>(m, in.B, stream);
-            kvr_forward(a, in);
-            wkv_forward(wkv_args(in, l), stream);
-            matmul_forward(a.x2, a.y, weight(a.output), a.x, BT, C, C, stream);
-            mix_forward<2>(mix_args(in, l, true), in.B, stream);
-            relu2(a, in);
-            matmul_forward(a.ffn_r, a.ffn_mixed + (int64_t)BT * C, weight(a.ffn_receptance), nullptr, BT, C, C, stream);
-            matmul_forward(a.ffn_kv, a.s, weight(a.ffn_value), nullptr, BT, C, s.F, stream);
+            mix_forward<3>(m, in.B, stream);                                      // xk, xv, xr of n = ln1(x)
+            kvr_forward(a, in);                                                   // k = Wk xk, v = Wv xv, r = Wr xr
+            wkv_forward(wkv_args(in, l), stream);                                 // y = sigmoid(r) wkv
+            matmul_forward(a.x2, a.y, weight(a.output), a.x, BT, C, C, stream);   // x2 = x + Wo y
+            mix_forward<2>(mix_args(in, l, true), in.B, stream);                  // xk, xr of ffn, of n = ln2(x2)
+            relu2(a, in);                                                         // s = relu(Wk xk)^2
+            matmul_forward(a.ffn_r, a.ffn_mixed + (int64_t)BT * C, weight(a.ffn_receptance), nullptr, BT, C, C, stream);  // ffn_r = Wr xr
+            matmul_forward(a.ffn_kv, a.s, weight(a.ffn_value), nullptr, BT, C, s.F, stream);  // ffn_kv = Wv s
         }
         const Layer &a = layers[s.L - 1];
         MixArgs m = {};
+        // x_last = x2 + sigmoid(ffn_r) ffn_kv, likewise
         m.x = a.x2, m.r = a.ffn_r, m.kv = a.ffn_kv, m.x_out = x_last, m.out[0] = x_out, m.w = vector(ln_out_w), m.b = vector(ln_out_b);
         m.mean = out_stats, m.rstd = out_stats + BT, m.T = in.T, m.C = C;
-        mix_forward<0>(m, in.B, stream);
+        mix_forward<0>(m, in.B, stream);  // x_out = ln_out(x_last)
     }
 
     // losses (head.losses) of targets (B,T); with `backward` set also dx_out, in d_small
@@ -525,6 +527,7 @@ struct RWKV4 {
         for (int j = 0; j < MAX_MIXES; j++) a.mu[j] = m.mu[j], a.dout[j] = d_mixed + j * in.BT() * s.C;
         return a;
     }
+    // Backward. At the end of a line: what it differentiates
     void ffn_backward(const ModelInput &in, int l, const real *dstate_out, real *dstate_in) {
         const Layer &a = layers[l];
         int64_t BT = in.BT(), C = s.C, F = s.F, BTC = BT * C;
@@ -534,13 +537,14 @@ struct RWKV4 {
         if (recompute >= 1) mix_forward<2>(m, in.B, stream);
         if (recompute >= 2) relu2(a, in);
         floatX *dkv = d_small, *dr = d_small + BTC, *ds = d_wide;
+        // next x = x2 + sigmoid(ffn_r) ffn_kv: dx, as it is, also goes on to x2
         elementwise(BTC, [&](auto W, int blocks, int threads) { gate_backward_kernel<W.value><<<blocks, threads, 0, stream>>>(dkv, dr, dx, a.ffn_r, a.ffn_kv, BTC); });
-        matmul_backward_weight(g + a.ffn_value, dkv, a.s, BT, C, F, stream);
+        matmul_backward_weight(g + a.ffn_value, dkv, a.s, BT, C, F, stream);  // ffn_kv = Wv s
         matmul_backward_input(ds, dkv, weight(a.ffn_value), BT, C, F, stream);
-        relu2_backward(ds, a.s, BT * F, stream);
+        relu2_backward(ds, a.s, BT * F, stream);  // s = relu(Wk xk)^2
         matmul_backward_weight(g + a.ffn_key, ds, a.ffn_mixed, BT, F, C, stream);
         matmul_backward_input(d_mixed, ds, weight(a.ffn_key), BT, F, C, stream);
-        matmul_backward_weight(g + a.ffn_receptance, dr, a.ffn_mixed + BTC, BT, C, C, stream);
+        matmul_backward_weight(g + a.ffn_receptance, dr, a.ffn_mixed + BTC, BT, C, C, stream);  // ffn_r = Wr xr
         matmul_backward_input(d_mixed + BTC, dr, weight(a.ffn_receptance), BT, C, C, stream);
         mix_backward<2>(mix_backward_args(m, in, l, true, dstate_out, dstate_in), in.B, {{g + a.ffn_mix_k, g + a.ffn_mix_r, g + a.ln2_w, g + a.ln2_b}}, stream);
     }
@@ -553,11 +557,11 @@ struct RWKV4 {
         if (recompute >= 1) mix_forward<3>(m, in.B, stream);
         if (recompute >= 2) kvr_forward(a, in);
         floatX *dy = d_small, *dkvr = d_wide;
-        matmul_backward_weight(g + a.output, dx, a.y, BT, C, C, stream);
+        matmul_backward_weight(g + a.output, dx, a.y, BT, C, C, stream);  // x2 = x + Wo y
         matmul_backward_input(dy, dx, weight(a.output), BT, C, C, stream);
         WkvBackwardArgs w = {wkv_args(in, l), dkvr, dkvr + BTC, dkvr + 2 * BTC, dy, state(dstate_out, in, l, WKV_STATE), state(dstate_in, in, l, WKV_STATE), partial};
-        wkv_backward(w, g + a.decay, g + a.first, stream);
-        matmul_backward_weight(g + a.key, dkvr, a.mixed, BT, C, C, stream, kvr_batch(a, in));
+        wkv_backward(w, g + a.decay, g + a.first, stream);  // y = sigmoid(r) wkv
+        matmul_backward_weight(g + a.key, dkvr, a.mixed, BT, C, C, stream, kvr_batch(a, in));  // k = Wk xk, v = Wv xv, r = Wr xr
         matmul_backward_input(d_mixed, dkvr, weight(a.key), BT, C, C, stream, kvr_batch(a, in));
         mix_backward<3>(mix_backward_args(m, in, l, false, dstate_out, dstate_in), in.B, {{g + a.mix_k, g + a.mix_v, g + a.mix_r, g + a.ln1_w, g + a.ln1_b}}, stream);
     }

@@ -570,22 +570,22 @@ struct RWKV7 {
     // x_out (B,T,C) = ln_out of the last layer; logits are made by the head, as many as are wanted
     void forward(const ModelInput &in) {
         int BT = in.BT(), C = s.C;
-        embedding_forward(layers[0].x, in.tokens, weight(emb), vector(ln0_w), vector(ln0_b), BT, C, stream);
+        embedding_forward(layers[0].x, in.tokens, weight(emb), vector(ln0_w), vector(ln0_b), BT, C, stream);  // x = ln0(emb[token])
         for (int l = 0; l < s.L; l++) {
             const Layer &a = layers[l];
-            mix_forward<6>(mix_args(in, l, false), in.B, stream);
-            products(in, l);
-            prepare(in, l);
-            wkv7_forward(wkv_args(in, l), stream);
-            out(in, l);
-            matmul_forward(a.x2, a.out, weight(a.output), a.x, BT, C, C, stream);
-            mix_forward<1>(mix_args(in, l, true), in.B, stream);
-            relu2(in, l);
-            matmul_forward(l + 1 < s.L ? layers[l + 1].x : x_last, a.s, weight(a.ffn_value), a.x2, BT, C, s.F, stream);
+            mix_forward<6>(mix_args(in, l, false), in.B, stream);                  // xr, xk, xv, xw, xa, xg of n = ln1(x)
+            products(in, l);                                                       // r, k, v; wl, al, g, vl of the LoRAs
+            prepare(in, l);                                                        // w, k', v', -kk, kk a
+            wkv7_forward(wkv_args(in, l), stream);                                 // y = S_t r_t
+            out(in, l);                                                            // out = (GroupNorm(y) + (sum of r k' r_k) v') g
+            matmul_forward(a.x2, a.out, weight(a.output), a.x, BT, C, C, stream);  // x2 = x + Wo out
+            mix_forward<1>(mix_args(in, l, true), in.B, stream);                   // xk of ffn, of n = ln2(x2)
+            relu2(in, l);                                                          // s = relu(Wk xk)^2
+            matmul_forward(l + 1 < s.L ? layers[l + 1].x : x_last, a.s, weight(a.ffn_value), a.x2, BT, C, s.F, stream);  // next x = x2 + Wv s
         }
         MixArgs m = {};
         m.x = x_last, m.out[0] = x_out, m.w = vector(ln_out_w), m.b = vector(ln_out_b), m.mean = out_stats, m.rstd = out_stats + BT, m.T = in.T, m.C = C;
-        mix_forward<0>(m, in.B, stream);
+        mix_forward<0>(m, in.B, stream);  // x_out = ln_out(x_last)
     }
 
     // losses (head.losses) of targets (B,T); with `backward` set also dx_out, in d_att
@@ -602,6 +602,7 @@ struct RWKV7 {
         for (int j = 0; j < (ffn ? 1 : 6); j++) a.mu[j] = m.mu[j], a.dout[j] = d_mixed + j * in.BT() * s.C;
         return a;
     }
+    // Backward. At the end of a line: what it differentiates
     void ffn_backward(const ModelInput &in, int l, const real *dstate_out, real *dstate_in) {
         const Layer &a = layers[l];
         int64_t BT = in.BT(), C = s.C, F = s.F;
@@ -611,9 +612,9 @@ struct RWKV7 {
         m.state_out = nullptr;
         if (recompute >= 1) mix_forward<1>(m, in.B, stream);
         if (recompute >= 2) relu2(in, l);
-        matmul_backward_weight(g + a.ffn_value, dx, a.s, BT, C, F, stream);
+        matmul_backward_weight(g + a.ffn_value, dx, a.s, BT, C, F, stream);  // next x = x2 + Wv s
         matmul_backward_input(ds, dx, weight(a.ffn_value), BT, C, F, stream);
-        relu2_backward(ds, a.s, BT * F, stream);
+        relu2_backward(ds, a.s, BT * F, stream);  // s = relu(Wk xk)^2
         matmul_backward_weight(g + a.ffn_key, ds, a.ffn_mixed, BT, F, C, stream);
         matmul_backward_input(d_mixed, ds, weight(a.ffn_key), BT, F, C, stream);
         mix_backward<1>(mix_backward_args(m, in, l, true, dstate_out, dstate_in), in.B, {{g + a.ffn_mix, g + a.ln2_w, g + a.ln2_b}}, stream);
@@ -644,19 +645,21 @@ struct RWKV7 {
         if (recompute >= 2) { Wkv7Args again = w; again.state_out = nullptr; wkv7_forward(again, stream); }
         if (recompute >= 1) out(in, l);
         floatX *dr = d_att, *dk = dr + BTC, *dv = dk + BTC, *dw = dv + BTC, *dminus_kk = dw + BTC, *dkka = dminus_kk + BTC, *dy = dkka + BTC, *dg = dy + BTC, *dout = dg + BTC;
-        matmul_backward_weight(g + a.output, dx, a.out, BT, C, C, stream);
+        matmul_backward_weight(g + a.output, dx, a.out, BT, C, C, stream);  // x2 = x + Wo out
         matmul_backward_input(dout, dx, weight(a.output), BT, C, C, stream);
+        // out = (GroupNorm(y) + (sum of r k' r_k) v') g
         OutBackwardArgs o = {out_args(in, l), dy, dg, dout, partial};
         head_launch(o.f.s, [&](auto W, dim3 grid, dim3 block) { out_backward_kernel<W.value><<<grid, block, 0, stream>>>(o); });
         column_sums({{g + a.ln_x_w, g + a.ln_x_b}}, partial, head_parts(o.f.s), 2, C, stream);
-        wkv7_backward({w, dy, dr, dw, dk, dv, dminus_kk, dkka, state(dstate_out, in, l, WKV_STATE), state(dstate_in, in, l, WKV_STATE)}, stream);
+        wkv7_backward({w, dy, dr, dw, dk, dv, dminus_kk, dkka, state(dstate_out, in, l, WKV_STATE), state(dstate_in, in, l, WKV_STATE)}, stream);  // y = S_t r_t
+        // w, k', v', -kk, kk a, and the bonus (sum of r k' r_k) v'
         PrepareBackwardArgs b = {prepare_args(in, l), dr, dk, dv, dkka, dminus_kk, dw, dv_first, l == s.L - 1, dout, o.f.g, a.rkv, vector(a.r_k), partial, l ? 6 : 5};
         head_launch(b.f.s, [&](auto W, dim3 grid, dim3 block) { prepare_backward_kernel<W.value><<<grid, block, 0, stream>>>(b); });
         column_sums({{g + a.w0, g + a.a0, g + a.k_k, g + a.k_a, g + a.r_k, g + a.v0}}, partial, head_parts(b.f.s), b.sums, C, stream);
-        matmul_backward_weight(g + a.receptance, dr, a.mixed, BT, C, C, stream, rkv_batch(a, in));
+        matmul_backward_weight(g + a.receptance, dr, a.mixed, BT, C, C, stream, rkv_batch(a, in));  // r = Wr xr, k = Wk xk, v = Wv xv
         matmul_backward_input(d_mixed, dr, weight(a.receptance), BT, C, C, stream, rkv_batch(a, in));
         const floatX *d_lora[] = {dw, dkka, dg, dminus_kk};
-        for (int i = 0; i < (l ? 4 : 3); i++) lora_backward(in, l, i, d_lora[i]);
+        for (int i = 0; i < (l ? 4 : 3); i++) lora_backward(in, l, i, d_lora[i]);  // wl, al, g, vl
         mix_backward<6>(mix_backward_args(m, in, l, false, dstate_out, dstate_in), in.B,
                         {{g + a.mix[0], g + a.mix[1], g + a.mix[2], g + a.mix[3], g + a.mix[4], g + a.mix[5], g + a.ln1_w, g + a.ln1_b}}, stream);
     }
