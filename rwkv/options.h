@@ -114,10 +114,10 @@ struct Options {
         }
         printf("  %-22s %s\n", "--help", "this list");
     }
-    // One line with the value of every option that is not at its default.
+    // One line with every option on the command line.
     std::string echo() const {
         std::string s = program;
-        for (const Option &o : table) if (o.given) s += std::string(" --") + o.name + (o.type == Option::FLAG ? "" : " " + (o.type == Option::REAL ? format("%g", *(double *)o.variable) : o.text()));
+        for (const Option &o : table) if (o.given) s += std::string(" --") + o.name + (o.type == Option::FLAG ? "" : " " + o.text());
         return s;
     }
 };
