@@ -12,7 +12,6 @@
    all of which begin at lr and, but for constant, end at lr_final. A run of one step uses lr.
    defines: SCHEDULES, Schedule, learning_rate */
 #pragma once
-#include "check.h"
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -32,9 +31,8 @@ inline double learning_rate(const Schedule &s, int64_t step) {
     double p = falling > 0 ? std::min(1.0, (double)(step - s.warmup) / falling) : 0;
     if (s.kind == "constant") return s.lr;
     if (s.kind == "exponential" && s.lr > 0 && s.lr_final > 0) return s.lr * pow(s.lr_final / s.lr, p);
-    double left = 1 - p;                                                       // share of lr - lr_final still there
+    double left = 1 - p;  // share of lr - lr_final still there
     if (s.kind == "cosine") left = (1 + cos(3.141592653589793 * p)) / 2;
-    else if (s.kind == "wsd") left = std::min(1.0, (1 - p) / 0.2);
-    else if (s.kind != "linear" && s.kind != "exponential") usage_fail("--schedule is '%s', but must be one of %s", s.kind.c_str(), SCHEDULES);
+    if (s.kind == "wsd") left = std::min(1.0, (1 - p) / 0.2);
     return s.lr_final + (s.lr - s.lr_final) * left;
 }
