@@ -462,11 +462,11 @@ template<class Model> struct Trainer {
         saved = step;
         if (o.out.empty()) return;
         Parameters &t = trained(), &written = tunes("state") ? tuned : p;
-        std::vector<real> w = written.get(written.master), a = t.get(t.master), m = t.get(t.m), v = t.get(t.v);
+        std::vector<real> w = written.get(written.master), a, m = t.get(t.m), v = t.get(t.v);
         std::vector<TensorView> state = t.views(m, "adam_m.");
         auto add = [&](std::vector<real> &host, const char *prefix) { for (TensorView &view : t.views(host, prefix)) state.push_back(view); };
         add(v, "adam_v.");
-        if (tunes("lora")) add(a, "");
+        if (tunes("lora")) a = t.get(t.master), add(a, "");
         const Shape &s = p.table.s;
         std::map<std::string, std::string> about = {
             {"model", Model::kind}, {"layers", std::to_string(s.L)}, {"dim", std::to_string(s.C)}, {"ffn", std::to_string(s.F)}, {"vocab", std::to_string(s.V)},
