@@ -42,5 +42,5 @@ cat <<END
 == done. The curve is in loss.svg, the model in runs/demo. Try next:
   ./train_rwkv --help                                                      every option
   ./prepare YOUR.txt --tokenizer byte --out data/mine                      your own text; it prints the training command
-  ./train_rwkv --out runs/demo --resume --steps 2400 --val data/demo_val.bin --log runs/demo/log.jsonl       train it further
+  ./train_rwkv --out runs/demo --resume --steps 2400 --log runs/demo/log.jsonl       train it further
 END

@@ -199,6 +199,7 @@ template<class Model> struct Trainer {
     std::unique_ptr<Loader> train_data, val_data;
     std::unique_ptr<Prefetcher> batches;
     TokenizerId made_with;                       // what the shards were made with
+    std::string resumed;                         // the checkpoint that this process goes on from, or ""
     RunLog run_log;
     DirectoryLock out_lock;
 
@@ -476,14 +477,17 @@ template<class Model> struct Trainer {
         std::map<std::string, std::string> numbers = {{"updates", std::to_string(updates)}, {"loss_scale", format("%.17g", loss_scale)}, {"good_steps", std::to_string(good_steps)}, {"matmul", matmul_choices()}};
         if (!tunes("weights")) numbers["base"] = base_crc;
         for (const Option &option : options.table)
-            if (!run_only(option.name)) numbers[std::string("option.") + option.name] = option.text();
+            if (!of_start(option.name)) numbers[std::string("option.") + option.name] = utf8_repaired(option.text());  // other bytes would make the file unreadable
         save_checkpoint(o.out, step, written.views(w), about, state, numbers, o.keep);
     }
+    static bool one_of(const std::string &name, std::initializer_list<const char *> list) {
+        return std::any_of(list.begin(), list.end(), [&](const char *n) { return name == n; });
+    }
+    // Options of one start, which a checkpoint does not keep. --log is one: the run may be a copy, whose log is the original's.
+    static bool of_start(const std::string &name) { return one_of(name, {"out", "load", "resume", "log"}); }
     // Options that may change when a run goes on: they do not change its numbers.
-    static bool run_only(const std::string &name) {
-        for (const char *n : {"out", "load", "resume", "log", "tokenizer", "eval-every", "eval-batches", "sample-every", "sample-tokens", "prompt", "temperature", "top-p", "save-every", "keep", "recompute", "val"})
-            if (name == n) return true;
-        return false;
+    static bool may_change(const std::string &name) {
+        return one_of(name, {"val", "tokenizer", "eval-every", "eval-batches", "sample-every", "sample-tokens", "prompt", "temperature", "top-p", "save-every", "keep", "recompute"});
     }
     void restore(const std::string &folder) {
         TensorFile weights(folder + "/model.safetensors"), state(folder + "/train_state.safetensors");
@@ -511,8 +515,8 @@ template<class Model> struct Trainer {
     // ---------------------------------------------------------------- the program
     void setup(int argc, char **argv) {
         options.parse(argc, argv);
-        std::string resumed = o.resume && !o.out.empty() ? latest_checkpoint(o.out) : "";
-        if (!resumed.empty()) adopt_options(resumed + "/train_state.safetensors");
+        if (o.resume && !o.out.empty()) resumed = latest_checkpoint(o.out);
+        if (!resumed.empty()) adopt_options();
         if (!options.given("lr-final")) o.lr_final = std::min(o.lr_final, o.lr);
         if (o.train.empty()) usage_fail("--train is missing: a shard that ./prepare wrote, such as data/NAME_train.bin");
         if (o.resume && o.out.empty()) usage_fail("--resume needs --out, the folder of the run");
@@ -567,13 +571,13 @@ template<class Model> struct Trainer {
         run_log.open(o.log, options, o.resume && !resumed.empty() ? step : -1, facts);
     }
     // What is not on the command line of --resume is as it was when the run began.
-    void adopt_options(const std::string &path) {
-        TensorFile state(path);
+    void adopt_options() {
+        TensorFile state(resumed + "/train_state.safetensors");
         for (Option &option : options.table) {
             auto before = state.metadata.find(std::string("option.") + option.name);
             if (before == state.metadata.end() || before->second == option.text()) continue;
             if (!option.given) option.set(before->second);
-            else fprintf(stderr, "warning: --%s is %s, but this run was started with %s\n", option.name, option.text().c_str(), before->second.c_str());
+            else if (!may_change(option.name)) fprintf(stderr, "warning: --%s is %s, but this run was started with %s\n", option.name, option.text().c_str(), before->second.c_str());
         }
     }
     std::vector<real> read_weights(const TensorFile &file) {
@@ -582,14 +586,15 @@ template<class Model> struct Trainer {
             if (!finite(t, w)) fail("%s: %s is not finite; the file is damaged, or the run that wrote it had failed", file.path.c_str(), t.name.c_str());
         return w;
     }
-    // data/x_train.bin or data/x_train_000003.bin -> data/x.tok; of a pair, data/x.bin or data/x -> data/x.tok
+    // A run that goes on has its own copy. data/x_train.bin or data/x_train_000003.bin -> data/x.tok; of a pair, data/x.bin
+    // or data/x -> data/x.tok
     void load_tokenizer_for_samples() {
-        std::string path = o.tokenizer;
+        std::string path = o.tokenizer, kept = o.out + "/tokenizer.tok";
         size_t cut = o.train.rfind("_train");
-        if (path.empty() && cut != std::string::npos) path = o.train.substr(0, cut) + ".tok";
+        if (!resumed.empty() && !options.given("tokenizer") && !access(kept.c_str(), F_OK)) path = kept;
+        else if (path.empty() && cut != std::string::npos) path = o.train.substr(0, cut) + ".tok";
         else if (path.empty()) path = o.train.substr(0, o.train.rfind(".bin")) + ".tok";
-        struct stat st;
-        if (o.tokenizer.empty() && (path.empty() || stat(path.c_str(), &st))) {
+        if (o.tokenizer.empty() && access(path.c_str(), F_OK)) {
             if (o.sample_tokens) printf("no tokenizer beside %s: no samples (--tokenizer names one)\n", o.train.c_str());
             return;
         }

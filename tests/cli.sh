@@ -45,6 +45,12 @@ kill -TERM $pid; wait $pid; rc=$?
 mkdir "$dir/bare" && cp -r "$dir/run/step_00000056" "$dir/bare/"
 "$bin/train_rwkv" --out "$dir/bare" --resume >"$dir/out" 2>&1
 cmp -s "$dir/run/step_00000060/model.safetensors" "$dir/bare/step_00000060/model.safetensors" && ok "--resume and --out are enough: the other options are those of the run" || bad "a bare --resume" "$(tail -2 "$dir/out")"
+grep -q 'validation loss' "$dir/out" && ok "it validates as the run did" || bad "a bare --resume does not validate" "$(tail -2 "$dir/out")"
+mkdir "$dir/moved" && cp "$dir/t_train.bin" "$dir/moved/" && cp -r "$dir/run" "$dir/moved/run" && rm -r "$dir/moved/run/step_00000060"
+"$bin/train_rwkv" --out "$dir/moved/run" --resume --train "$dir/moved/t_train.bin" --val "" --prompt $'caf\xe9' >"$dir/out" 2>&1
+grep -q -- '--- sample' "$dir/out" && ! grep -q 'validation loss' "$dir/out" && [ "$(grep -c '^warning' "$dir/out")" = 1 ] && ok "it samples with the tokenizer that the run kept; --val '' validates no more; only --train is a warning" || bad "a run without its tokenizer" "$(tail -2 "$dir/out")"
+"$bin/train_rwkv" --out "$dir/moved/run" --resume --steps 61 >"$dir/out" 2>&1
+grep -q 'step_00000060, step 60' "$dir/out" && ok "a prompt that is not UTF-8 leaves the checkpoint readable" || bad "after a prompt that is not UTF-8" "$(tail -2 "$dir/out")"
 "$bin/train_rwkv" --out "$dir/bare" --resume --lr 0.0007 >"$dir/out" 2>&1
 says "a run that is at its end says so" "$(cat "$dir/out")" "nothing left to do"
 says "an option that differs from the run's is named" "$(cat "$dir/out")" "--lr is 0.0007, but this run was started with"
