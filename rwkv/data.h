@@ -15,7 +15,7 @@
    sample s is a function of (seed, s) alone; the loader has no state, and a run resumes exactly from a sample number.
    The official order (binidx.h) is RWKV-LM's, of one file of either format.
    In order (validation): window i is tokens i T ... i T + T, W = (n-1)/T, and after the last comes the first again.
-   defines: TokenHeader, Shard, ShardWriter, Loader, Batch, Prefetcher */
+   defines: TokenHeader, Shard, ShardWriter, Loader, Prefetcher */
 #pragma once
 #include "binidx.h"
 #include <condition_variable>
@@ -239,11 +239,14 @@ public:
         int64_t phases = order == IN_ORDER ? 1 : std::min<int64_t>(T, s.count - here * T);
         return s.tokens + number * T + mix64(key + i + 1) % phases;
     }
-    // Samples first ... first+B-1: x and y (B,T).
-    void batch(int64_t first, int B, int *x, int *y) const {
-        for (int b = 0; b < B; b++) {
-            Tokens t = window(first + b);
-            for (int i = 0; i < T; i++) x[(int64_t)b * T + i] = t[i], y[(int64_t)b * T + i] = t[i + 1];
+    // Samples first ... first+B-1: x and y (B,T); with TC one after the other the chunks (B,TC), the last of what is left.
+    void batch(int64_t first, int B, int *x, int *y, int TC = 0) const {
+        for (int from = 0, n; from < T; from += n) {
+            n = std::min(TC ? TC : T, T - from);
+            for (int b = 0; b < B; b++) {
+                Tokens t = window(first + b) + from;
+                for (int i = 0; i < n; i++) *x++ = t[i], *y++ = t[i + 1];
+            }
         }
     }
 
@@ -260,66 +263,48 @@ private:
     }
 };
 
-// Batches from a thread that fills the next one while the current one is used.
-struct Batch { int64_t first = -1; int *x = nullptr, *y = nullptr; };  // samples first ... first+B-1; (B,T)
-
+// Two buffers and a thread that fills one while the other is used: fill(i, first) is to put samples first ... first+B-1
+// into buffer i.
 class Prefetcher {
-    typedef std::function<void *(size_t)> Allocate;
-    typedef std::function<void(void *)> Release;
-    const Loader &loader;
     const int B;
-    Release release;
-    Batch buffers[2];
+    const std::function<void(int, int64_t)> fill;
+    int64_t first[2] = {-1, -1};  // what the buffers hold
     int current = 0;
-    int64_t wanted = -1;   // what the thread is to put into buffers[1 - current]; -1: nothing
+    int64_t wanted = -1;          // what the thread is to put into buffer 1 - current; -1: nothing
     bool stop = false;
     std::mutex mutex;
     std::condition_variable changed;
     std::thread thread;
 
-    void fill(Batch &b, int64_t first) {
-        loader.batch(first, B, b.x, b.y);
-        b.first = first;
-    }
     void work() {
         std::unique_lock<std::mutex> lock(mutex);
         for (;;) {
             changed.wait(lock, [&] { return stop || wanted >= 0; });
             if (stop) return;
-            Batch &b = buffers[1 - current];  // get() does not touch it before wanted is -1 again
-            lock.unlock();
-            fill(b, wanted);
+            lock.unlock();  // get() does not touch that buffer before wanted is -1 again
+            fill(1 - current, wanted);
             lock.lock();
-            wanted = -1;
+            first[1 - current] = wanted, wanted = -1;
             changed.notify_all();
         }
     }
 
 public:
-    // The trainer gives pinned memory.
-    Prefetcher(const Loader &loader, int B, Allocate allocate = malloc, Release release = free) : loader(loader), B(B), release(release) {
-        for (Batch &b : buffers) {
-            b.x = (int *)allocate(sizeof(int) * B * loader.T);
-            b.y = (int *)allocate(sizeof(int) * B * loader.T);
-            if (!b.x || !b.y) throw std::bad_alloc();
-        }
-        thread = std::thread([this] { work(); });
-    }
+    Prefetcher(int B, std::function<void(int, int64_t)> fill) : B(B), fill(std::move(fill)), thread([this] { work(); }) {}
     Prefetcher(const Prefetcher &) = delete;
     ~Prefetcher() {
         { std::lock_guard<std::mutex> lock(mutex); stop = true; }
         changed.notify_all();
         thread.join();
-        for (Batch &b : buffers) release(b.x), release(b.y);
     }
-    // Valid until the next get(): copies from it to the device must have ended by then.
-    const Batch &get(int64_t first) {
+    // The buffer that holds the samples from `sample` on, until the next get().
+    int get(int64_t sample) {
         std::unique_lock<std::mutex> lock(mutex);
         changed.wait(lock, [&] { return wanted < 0; });
         current = 1 - current;
-        if (buffers[current].first != first) fill(buffers[current], first);
-        wanted = first + B;
+        if (first[current] != sample) fill(current, sample), first[current] = sample;
+        wanted = sample + B;
         changed.notify_all();
-        return buffers[current];
+        return current;
     }
 };

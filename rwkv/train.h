@@ -157,6 +157,30 @@ struct Graph {
     }
 };
 
+// One batch in one piece of memory, on the device or pinned on the host, so that one copy takes it there. Sequences lie in
+// chunks, (chunk,B,TC), so that each chunk is contiguous.
+struct BatchMemory {
+    char *memory;
+    size_t bytes;
+    int *tokens, *targets, *index;               // index: a TokenIndex per chunk
+    uint8_t *resets;                             // ModelInput::reset
+    uint64_t *draws;                             // one per chunk: ModelInput::draw
+    int64_t per_chunk;                           // B * TC
+
+    void lay(char *where, int64_t B, int T, int TC) {  // null: only to learn how many bytes
+        uintptr_t at = (uintptr_t)where;
+        auto part = [&](auto *&pointer, int64_t count) {
+            pointer = (decltype(&*pointer))at;
+            at += (count * sizeof *pointer + 255) / 256 * 256;
+        };
+        int chunks = ceil_div(T, TC);
+        memory = where, per_chunk = B * TC;
+        part(tokens, B * T), part(targets, B * T), part(index, chunks * TokenIndex::ints(per_chunk)), part(resets, B * T), part(draws, chunks);
+        bytes = at - (uintptr_t)where;
+    }
+    TokenIndex sorted(int chunk) const { return {index + chunk * TokenIndex::ints(per_chunk), per_chunk}; }
+};
+
 template<class Model> struct Trainer {
     TrainOptions o;
     typename Model::Config config;
@@ -171,9 +195,7 @@ template<class Model> struct Trainer {
     int B, T, TC, chunks;                        // TC: tokens per chunk
 
     // On the device: one batch, the states between chunks and their gradients, the numbers of a step
-    int *tokens, *targets, *index;
-    uint8_t *resets;
-    uint64_t *draws;                             // one per chunk: Input::draw
+    BatchMemory batch;
     real *states, *dstates, *sample_states;
     real *first_state, *dfirst_state;            // --tune state: what B sequences begin with, its gradient
     uint8_t *group;
@@ -182,10 +204,10 @@ template<class Model> struct Trainer {
     real *norm_partial;
     Groups groups;
     // On the host, pinned: what travels
-    struct Staging { int *tokens, *targets, *index; uint8_t *resets; uint64_t *draws; cudaEvent_t sent; } staging[2];
+    BatchMemory staging[3];                      // two of the prefetcher, one for validation
+    cudaEvent_t sent;                            // the last copy from staging
     StepNumbers *host_numbers;
     Results *host_results;
-    std::vector<int> scratch;
     Graph micro_step_graph, update_graph;
 
     // What a checkpoint holds besides tensors
@@ -197,8 +219,8 @@ template<class Model> struct Trainer {
     static constexpr bool scaled = std::is_same<floatX, __half>::value;
 
     std::unique_ptr<Loader> train_data, val_data;
-    std::unique_ptr<Prefetcher> batches;
     TokenizerId made_with;                       // what the shards were made with
+    std::unique_ptr<Prefetcher> batches;         // its thread uses what stands above
     std::string resumed;                         // the checkpoint that this process goes on from, or ""
     RunLog run_log;
     DirectoryLock out_lock;
@@ -228,13 +250,13 @@ template<class Model> struct Trainer {
         return s;
     }
     void plan(Arena &a, Model &m) {
-        int64_t N = (int64_t)B * T;
         p.plan(a, true, tunes("weights"));
         if (!tunes("weights")) tuned.plan(a, true);
         if (tunes("lora")) a.plan("parameters", &lora.base, p.table.total);
         if (tunes("state")) a.plan("states", &first_state, m.state_count(B)), a.plan("states", &dfirst_state, m.state_count(B));
         m.plan(a);
-        a.plan("batch", &tokens, N), a.plan("batch", &targets, N), a.plan("batch", &index, chunks * TokenIndex::ints((int64_t)B * TC)), a.plan("batch", &resets, N), a.plan("batch", &draws, chunks);
+        batch.lay(nullptr, B, T, TC);
+        a.plan("batch", &batch.memory, batch.bytes);
         if (chunks > 1) a.plan("states", &states, (chunks + 1) * m.state_count(B)), a.plan("states", &dstates, 2 * m.state_count(B));
         a.plan("states", &sample_states, 2 * m.state_count(1));
         a.plan("optimizer", &group, trained().table.total / 64);
@@ -262,16 +284,15 @@ template<class Model> struct Trainer {
         check_memory(arena);
         arena.allocate();
         p.link(), tuned.link(), model->link();
+        batch.lay(batch.memory, B, T, TC);
         if (tunes("lora")) lora.link(p, tuned, o.alpha);
         cudaCheck(cudaStreamCreate(&stream));
         model->stream = stream;
-        int64_t N = (int64_t)B * T;
-        for (Staging &s : staging) {
-            cudaCheck(cudaMallocHost((void **)&s.tokens, N * sizeof(int))), cudaCheck(cudaMallocHost((void **)&s.targets, N * sizeof(int)));
-            cudaCheck(cudaMallocHost((void **)&s.index, chunks * TokenIndex::ints((int64_t)B * TC) * sizeof(int))), cudaCheck(cudaMallocHost((void **)&s.resets, N));
-            cudaCheck(cudaMallocHost((void **)&s.draws, chunks * sizeof(uint64_t)));
-            cudaCheck(cudaEventCreateWithFlags(&s.sent, cudaEventDisableTiming));
+        for (BatchMemory &b : staging) {
+            cudaCheck(cudaMallocHost((void **)&b.memory, batch.bytes));
+            b.lay(b.memory, B, T, TC);
         }
+        cudaCheck(cudaEventCreateWithFlags(&sent, cudaEventDisableTiming));
         cudaCheck(cudaMallocHost((void **)&host_numbers, sizeof *host_numbers)), cudaCheck(cudaMallocHost((void **)&host_results, sizeof *host_results));
         std::vector<uint8_t> g = groups.assign(trained().table, o.weight_decay);
         cudaCheck(cudaMemcpy(group, g.data(), g.size(), cudaMemcpyHostToDevice));
@@ -290,45 +311,36 @@ template<class Model> struct Trainer {
     }
 
     // ---------------------------------------------------------------- one step
-    // Tokens of a micro-step to the device. Chunks of a sequence become (chunk, B, TC), so that each is contiguous.
-    // `number`: of the micro-step in the run.
-    void send(const int *x, const int *y, int turn, int64_t number) {
-        Staging &s = staging[turn];
-        cudaCheck(cudaEventSynchronize(s.sent));  // the copy that last used this staging memory is done
+    // Samples first ... first+B-1 with all that a micro-step needs of them. Of the training data it runs in the prefetcher's
+    // thread, so that sorting tokens takes no time of the device.
+    void fill(BatchMemory &to, const Loader &from, int64_t first) const {
+        std::vector<int> room;
+        from.batch(first, B, to.tokens, to.targets, TC);
         for (int c = 0; c < chunks; c++) {
-            int first = c * TC, n = std::min(TC, T - first);
-            int64_t at = (int64_t)B * first;
-            for (int b = 0; b < B; b++) {
-                memcpy(s.tokens + at + (int64_t)b * n, x + (int64_t)b * T + first, n * sizeof(int));
-                memcpy(s.targets + at + (int64_t)b * n, y + (int64_t)b * T + first, n * sizeof(int));
-            }
-            TokenIndex(s.index + c * TokenIndex::ints((int64_t)B * TC), (int64_t)B * TC).fill(s.tokens + at, B * n, p.table.s.V, scratch);
+            to.sorted(c).fill(to.tokens + c * to.per_chunk, B * std::min(TC, T - c * TC), p.table.s.V, room);
+            to.draws[c] = (uint64_t)o.seed * 0x9e3779b97f4a7c15 + first / B * chunks + c;
         }
-        for (int c = 0; c < chunks; c++) s.draws[c] = (uint64_t)o.seed * 0x9e3779b97f4a7c15 + number * chunks + c;
-        int64_t N = (int64_t)B * T;
-        for (int64_t i = 0; o.doc_reset && i < N; i++) s.resets[i] = s.tokens[i] == made_with.eot;
-        cudaCheck(cudaMemcpyAsync(tokens, s.tokens, N * sizeof(int), cudaMemcpyHostToDevice, stream));
-        cudaCheck(cudaMemcpyAsync(targets, s.targets, N * sizeof(int), cudaMemcpyHostToDevice, stream));
-        cudaCheck(cudaMemcpyAsync(index, s.index, chunks * TokenIndex::ints((int64_t)B * TC) * sizeof(int), cudaMemcpyHostToDevice, stream));
-        cudaCheck(cudaMemcpyAsync(draws, s.draws, chunks * sizeof(uint64_t), cudaMemcpyHostToDevice, stream));
-        if (o.doc_reset) cudaCheck(cudaMemcpyAsync(resets, s.resets, N, cudaMemcpyHostToDevice, stream));
-        cudaCheck(cudaEventRecord(s.sent, stream));
+        for (int64_t i = 0; i < (int64_t)B * T; i++) to.resets[i] = to.tokens[i] == made_with.eot;
+    }
+    void send(const BatchMemory &from) {
+        cudaCheck(cudaMemcpyAsync(batch.memory, from.memory, batch.bytes, cudaMemcpyHostToDevice, stream));
+        cudaCheck(cudaEventRecord(sent, stream));
     }
     ModelInput chunk_input(int c, bool training) {
         int64_t at = (int64_t)B * c * TC, n = model->state_count(B);
         bool carried = chunks > 1;
         const real *state_in = carried && c ? states + c * n : tunes("state") ? first_state : nullptr;
-        return {tokens + at, B, std::min(TC, T - c * TC), state_in, carried ? states + (c + 1) * n : nullptr,
-                o.doc_reset ? resets + at : nullptr, 0, training ? draws + c : nullptr};
+        return {batch.tokens + at, B, std::min(TC, T - c * TC), state_in, carried ? states + (c + 1) * n : nullptr,
+                o.doc_reset ? batch.resets + at : nullptr, 0, training ? batch.draws + c : nullptr};
     }
     void forward_backward() {
         auto forward = [&](int c) { model->forward(chunk_input(c, true)); };
         auto backward = [&](int c, const real *dstate_out, real *dstate_in) {
             ModelInput in = chunk_input(c, true);
-            model->loss(in, targets + (int64_t)B * c * TC, &numbers->dloss, o.l2wrap, true);
+            model->loss(in, batch.targets + (int64_t)B * c * TC, &numbers->dloss, o.l2wrap, true);
             loss_sum(&results->loss, model->head.losses, in.BT(), stream);
             bool tune = c == 0 && tunes("state");
-            model->backward(in, TokenIndex(index + c * TokenIndex::ints((int64_t)B * TC), (int64_t)B * TC), dstate_out, tune ? dfirst_state : dstate_in);
+            model->backward(in, batch.sorted(c), dstate_out, tune ? dfirst_state : dstate_in);
             if (tune) gather_state(tuned.grads, dfirst_state, tuned_state(), p.table.s.L, B, stream);
         };
         if (tunes("state")) spread_state(first_state, tuned.master, tuned_state(), p.table.s.L, B, stream);
@@ -352,8 +364,8 @@ template<class Model> struct Trainer {
         if (!tunes("weights")) cudaCheck(cudaMemsetAsync(tuned.grads, 0, tuned.table.total * sizeof(real), stream));
         cudaCheck(cudaMemsetAsync(results, 0, sizeof *results, stream));
         for (int j = 0; j < o.accum; j++) {
-            const Batch &batch = batches->get((step * o.accum + j) * B);
-            send(batch.x, batch.y, j % 2, step * o.accum + j);
+            cudaCheck(cudaEventSynchronize(sent));  // get() lets the thread fill what was sent last
+            send(staging[batches->get((step * o.accum + j) * B)]);
             micro_step_graph.run(stream, [&] { forward_backward(); });
         }
         update_graph.run(stream, [&] {
@@ -400,16 +412,15 @@ template<class Model> struct Trainer {
     double validate() {
         double total = 0;
         int64_t batches = std::min<int64_t>(o.eval_batches, val_data->batches(B));
-        std::vector<int> x((int64_t)B * T), y((int64_t)B * T);
         if (tunes("state")) spread_state(first_state, tuned.master, tuned_state(), p.table.s.L, B, stream);
         for (int64_t i = 0; i < batches; i++) {
-            val_data->batch(i * B, B, x.data(), y.data());
-            send(x.data(), y.data(), i % 2, i);
+            fill(staging[2], *val_data, i * B);
+            send(staging[2]);
             cudaCheck(cudaMemsetAsync(results, 0, sizeof *results, stream));
             for (int c = 0; c < chunks; c++) {
                 ModelInput in = chunk_input(c, false);
                 model->forward(in);
-                model->loss(in, targets + (int64_t)B * c * TC, &numbers->dloss, 0, false);
+                model->loss(in, batch.targets + (int64_t)B * c * TC, &numbers->dloss, 0, false);
                 loss_sum(&results->loss, model->head.losses, in.BT(), stream);
             }
             cudaCheck(cudaMemcpyAsync(host_results, results, sizeof *results, cudaMemcpyDeviceToHost, stream));
@@ -439,10 +450,10 @@ template<class Model> struct Trainer {
             if (ids.size() > most) ids.erase(ids.begin(), ids.end() - (most + 1) / 2), fed = 0;  // full: its last half again
             int len = std::min<int64_t>(ids.size() - fed, TC);
             std::vector<int> part(ids.begin() + fed, ids.begin() + fed + len);
-            cudaCheck(cudaMemcpyAsync(tokens, part.data(), len * sizeof(int), cudaMemcpyHostToDevice, stream));
+            cudaCheck(cudaMemcpyAsync(batch.tokens, part.data(), len * sizeof(int), cudaMemcpyHostToDevice, stream));
             bool begins = !fed && tunes("state");
             if (begins) spread_state(state[turn ^ 1], tuned.master, tuned_state(), p.table.s.L, 1, stream);
-            model->forward({tokens, 1, len, fed || begins ? state[turn ^ 1] : nullptr, state[turn], nullptr, (int)fed});
+            model->forward({batch.tokens, 1, len, fed || begins ? state[turn ^ 1] : nullptr, state[turn], nullptr, (int)fed});
             fed += len;
             if (fed < ids.size()) { cudaCheck(cudaStreamSynchronize(stream)); continue; }
             model->head.forward(model->x_out + (int64_t)(len - 1) * p.table.s.C, model->weight(model->head_w), 1, stream);
@@ -559,7 +570,7 @@ template<class Model> struct Trainer {
                val_data ? format(", %s validation tokens", thousands(val_data->tokens).c_str()).c_str() : "", B, T, (long long)o.accum, thousands((int64_t)B * T * o.accum).c_str());
         if (scaled) loss_scale = 65536;
         allocate();
-        batches.reset(new Prefetcher(*train_data, B));
+        batches.reset(new Prefetcher(B, [this](int i, int64_t first) { fill(staging[i], *train_data, first); }));
         if (resumed.empty() || !tunes("weights")) set_weights(file ? read_weights(*file) : p.initial(o.seed, o.lr));
         if (!o.out.empty()) take_directory(out_lock, o.out);
         if (!o.out.empty() && tokenizer) tokenizer->save(o.out + "/tokenizer.tok");  // a model needs it for ever, and the shards' may be replaced

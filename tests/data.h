@@ -211,25 +211,33 @@ TEST("loader: too short, no match, mixed tokenizers, no validation batch: a sent
     put_file(d / "[1].bin", shard_bytes(50));
     CHECK(Loader(d / "[1].bin", 2, Loader::SHUFFLED).tokens == 50, "a file whose name looks like a pattern");
 }
-TEST("prefetcher: the batches of the loader, in a row, repeated and after a jump; memory is given back") {
+TEST("loader: a batch in chunks") {
+    ScratchDir d;
+    put_file(d / "x.bin", shard_bytes(101));
+    Loader loader(d / "x.bin", 7, Loader::SHUFFLED);
+    int x[14], y[14], cx[14], cy[14];
+    loader.batch(0, 2, x, y), loader.batch(0, 2, cx, cy, 3);
+    for (int b = 0; b < 2; b++)
+        for (int t = 0; t < 7; t++) {
+            int from = t / 3 * 3, at = 2 * from + b * std::min(3, 7 - from) + t - from;  // (2,3), (2,3), (2,1)
+            CHECK(cx[at] == x[7 * b + t] && cy[at] == y[7 * b + t], "token %d of sample %d is %d, not %d", t, b, cx[at], x[7 * b + t]);
+        }
+}
+TEST("prefetcher: the batches of the loader, in a row, repeated and after a jump") {
     ScratchDir d;
     put_file(d / "x.bin", shard_bytes(60000));
     const int T = 1001, B = 32;  // large enough that filling a batch takes longer than asking for the next
-    static int alive;
     Loader loader(d / "x.bin", T, Loader::SHUFFLED, 2);
-    {
-        Prefetcher p(loader, B, [](size_t n) { alive++; return malloc(n); }, [](void *m) { alive--; free(m); });
-        std::vector<int> x(B * T), y(B * T);
-        std::mt19937 random(1);
-        int64_t s = 0;
-        for (int i = 0; i < 500; i++, s = random() % 10 ? s + B : random() % 5000) {
-            const Batch &b = p.get(s);
-            loader.batch(s, B, x.data(), y.data());
-            CHECK(b.first == s && !memcmp(b.x, x.data(), x.size() * 4) && !memcmp(b.y, y.data(), y.size() * 4), "batch at sample %lld is wrong", (long long)s);
-        }
-        CHECK(alive == 4, "%d buffers", alive);
+    std::vector<int> held[2][2], x(B * T), y(B * T);
+    for (auto &buffer : held) for (auto &tokens : buffer) tokens.resize(B * T);
+    Prefetcher p(B, [&](int i, int64_t first) { loader.batch(first, B, held[i][0].data(), held[i][1].data()); });
+    std::mt19937 random(1);
+    int64_t s = 0;
+    for (int i = 0; i < 500; i++, s = random() % 10 ? s + B : random() % 5000) {
+        auto &buffer = held[p.get(s)];
+        loader.batch(s, B, x.data(), y.data());
+        CHECK(buffer[0] == x && buffer[1] == y, "batch at sample %lld is wrong", (long long)s);
     }
-    CHECK(alive == 0, "%d buffers are left", alive);
 }
 
 // ------------------------------------------------------------------------------------------------
