@@ -13,7 +13,7 @@
 #include "rwkv/sampler.h"       // from logits to a token
 #include "rwkv/schedule.h"      // the learning rate of a step
 #include "rwkv/log.h"           // JSON lines and the progress line
-#include "rwkv/cuda.h"          // floatX, real, Vec, sums over a block
+#include "rwkv/cuda.h"          // floatX, real, Vec, sums over a block, the device
 #include "rwkv/tensors.h"       // the table of tensors, the parameter buffers, the arena
 #include "rwkv/matmul.h"        // linear layers
 #include "rwkv/norm.h"          // LayerNorm, and sums of gradients over rows
@@ -21,4 +21,5 @@
 #include "rwkv/embedding.h"     // token embedding with ln0
 #include "rwkv/loss.h"          // head, cross-entropy, L2Wrap
 #include "rwkv/adamw.h"         // gradient norm and AdamW
+#include "rwkv/finetune.h"      // --tune lora, --tune state
 #include "rwkv/train.h"         // the training program

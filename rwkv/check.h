@@ -4,7 +4,7 @@
    out, thrown with fail() and printed by run_main(); exit code 1 (2 for wrong usage).
    Our own fault is an assertion with file and line (cudaCheck in rwkv/cuda.h).
    What cannot be written to standard output (a full disk) is an Error too; a reader that has gone away is not.
-   defines: Error, Usage, fail, usage_fail, format, shortest, on_stop_signals, run_main */
+   defines: Error, Usage, fail, usage_fail, format, shortest, stop_signal, on_stop_signals, run_main */
 #pragma once
 #include <csignal>
 #include <cstdarg>
@@ -56,6 +56,8 @@ inline std::string shortest(double x) {
     return s;
 }
 
+// Set by the handlers of those programs that end at a good moment
+inline volatile std::sig_atomic_t &stop_signal() { static volatile std::sig_atomic_t s; return s; }
 // What asks a program to end goes to `handler`, but not what was ignored before: under nohup, or in the background of a script
 inline void on_stop_signals(void (*handler)(int)) {
     for (int s : {SIGINT, SIGTERM, SIGHUP})

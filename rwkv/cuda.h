@@ -7,7 +7,7 @@
 
    The sources compile with nvcc, and with g++ or clang++ through dev/cpu, which defines CUDA_CPU.
    defines: floatX, real, cudaCheck, launchCheck, Vec, load, store, exp2v, sigmoid, warp_sum, block_sum, block_max,
-            channel_width, elementwise, row_threads, allow_shared */
+            channel_width, elementwise, row_threads, device, device_init, allow_shared, Graph */
 #pragma once
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
@@ -374,3 +374,47 @@ inline int loop_threads(int64_t most) {
 }
 // How many blocks keep the device busy; partial sums have one slot for each.
 inline int busy_blocks() { return device().multiProcessorCount * 8; }
+
+// ------------------------------------------------------------------------------------------------
+// Is there a device that can run this program?
+#ifdef CUDA_CPU
+inline void device_init() {}
+#else
+__global__ void no_work_kernel() {}  // to ask whether the program has code for the device
+inline void device_init() {
+    int n = 0;
+    cudaError_t e = cudaGetDeviceCount(&n);
+    if (e != cudaSuccess || !n) fail("no CUDA GPU can be used (%s); on a machine without one: make cpu", e == cudaSuccess ? "none is visible" : cudaGetErrorString(e));
+    const cudaDeviceProp &p = device();
+    if (std::is_same<floatX, __nv_bfloat16>::value && p.major < 8)
+        fail("%s is sm_%d%d, and bf16 needs sm_80 or later: make PRECISION=fp16", p.name, p.major, p.minor);
+    cudaFuncAttributes a;
+    if (cudaFuncGetAttributes(&a, (const void *)no_work_kernel) != cudaSuccess)
+        fail("this program has no code for %s (sm_%d%d): make GPU_ARCH=%d%d", p.name, p.major, p.minor, p.major, p.minor);
+}
+#endif
+
+// A sequence of launches, run once as it is (so that everything is planned and tuned), then captured into a
+// CUDA graph and replayed: hundreds of launches become one. The pointers in it must not change.
+struct Graph {
+    int runs = 0;
+    cudaGraphExec_t exec = nullptr;
+    Graph() {}
+    Graph(const Graph &) = delete;
+    ~Graph() { if (exec) cudaGraphExecDestroy(exec); }
+    template<class F> void run(cudaStream_t stream, F launches) {
+#ifdef DEBUG  // every launch is waited for, which a capture does not allow
+        return launches();
+#endif
+        if (runs++ == 0) return launches();
+        if (!exec) {
+            cudaGraph_t graph;
+            cudaCheck(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
+            launches();
+            cudaCheck(cudaStreamEndCapture(stream, &graph));
+            cudaCheck(cudaGraphInstantiateWithFlags(&exec, graph, 0));
+            cudaCheck(cudaGraphDestroy(graph));
+        }
+        cudaCheck(cudaGraphLaunch(exec, stream));
+    }
+};

@@ -11,7 +11,7 @@
    is the peak on the device in bytes.
    Each line is written at once. A run resumed from a checkpoint of step n first removes the lines after step n
    (atomically), so that its log is the log of an uninterrupted run: write the lines of a step before its checkpoint.
-   defines: StepLine, RunFacts, RunLog, utf8_repaired, Ema, Progress, thousands, duration */
+   defines: StepLine, RunFacts, RunLog, utf8_repaired, Ema, Progress, thousands, megabytes, duration */
 #pragma once
 #include "file.h"
 #include "json.h"
@@ -125,6 +125,7 @@ inline std::string thousands(int64_t n) {  // 1234567 -> 1,234,567
     for (int64_t i = (int64_t)s.size() - 3; i > (n < 0); i -= 3) s.insert(i, ",");
     return s;
 }
+inline std::string megabytes(double bytes) { return bytes < 1e9 ? format("%.1f MB", bytes / 1e6) : format("%.2f GB", bytes / 1e9); }
 inline std::string duration(double seconds) {  // 42 s, 3:05 min, 2:03 h, 5 d 2 h
     long long s = llround(std::min(std::max(seconds, 0.0), 1e12));
     if (s < 60) return format("%lld s", s);

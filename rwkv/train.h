@@ -24,7 +24,6 @@
 #pragma once
 #include <chrono>
 #include <climits>
-#include <csignal>
 #include <memory>
 #include "adamw.h"
 #include "checkpoint.h"
@@ -111,49 +110,6 @@ struct TrainOptions {
         auto after_shape = std::find_if(all.begin(), all.end(), [](const Option &x) { return !strcmp(x.name, "ctx"); });
         all.insert(after_shape, of_model.begin(), of_model.end());
         return all;
-    }
-};
-
-inline volatile std::sig_atomic_t &stop_signal() { static volatile std::sig_atomic_t s; return s; }
-inline std::string megabytes(double bytes) { return bytes < 1e9 ? format("%.1f MB", bytes / 1e6) : format("%.2f GB", bytes / 1e9); }
-
-// Is there a device that can run this program?
-inline void device_init() {
-#ifndef CUDA_CPU
-    int n = 0;
-    cudaError_t e = cudaGetDeviceCount(&n);
-    if (e != cudaSuccess || !n) fail("no CUDA GPU can be used (%s); on a machine without one: make cpu", e == cudaSuccess ? "none is visible" : cudaGetErrorString(e));
-    const cudaDeviceProp &p = device();
-    if (std::is_same<floatX, __nv_bfloat16>::value && p.major < 8)
-        fail("%s is sm_%d%d, and bf16 needs sm_80 or later: make PRECISION=fp16", p.name, p.major, p.minor);
-    cudaFuncAttributes a;
-    if (cudaFuncGetAttributes(&a, (const void *)loss_sum_kernel) != cudaSuccess)
-        fail("this program has no code for %s (sm_%d%d): make GPU_ARCH=%d%d", p.name, p.major, p.minor, p.major, p.minor);
-#endif
-}
-
-// A sequence of launches, run once as it is (so that everything is planned and tuned), then captured into a
-// CUDA graph and replayed: hundreds of launches become one. The pointers in it must not change.
-struct Graph {
-    int runs = 0;
-    cudaGraphExec_t exec = nullptr;
-    Graph() {}
-    Graph(const Graph &) = delete;
-    ~Graph() { if (exec) cudaGraphExecDestroy(exec); }
-    template<class F> void run(cudaStream_t stream, F launches) {
-#ifdef DEBUG  // every launch is waited for, which a capture does not allow
-        return launches();
-#endif
-        if (runs++ == 0) return launches();
-        if (!exec) {
-            cudaGraph_t graph;
-            cudaCheck(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal));
-            launches();
-            cudaCheck(cudaStreamEndCapture(stream, &graph));
-            cudaCheck(cudaGraphInstantiateWithFlags(&exec, graph, 0));
-            cudaCheck(cudaGraphDestroy(graph));
-        }
-        cudaCheck(cudaGraphLaunch(exec, stream));
     }
 };
 
