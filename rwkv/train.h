@@ -194,12 +194,14 @@ template<class Model> struct Trainer {
                 if (options.given(option.name)) asked.push_back({options.find(option.name), options.find(option.name)->text()});
             Shape f = Model::shape_of(*file, config);
             for (auto &[option, text] : asked)
-                if (option->text() != text) fail("%s has %s %s, but --%s says %s; leave the option away", file->path.c_str(), option->name, option->text().c_str(), option->name, text.c_str());
+                if (option->text() != text)
+                    fail("%s has %s %s, but --%s says %s; leave the option away", file->path.c_str(), option->name, option->text().c_str(), option->name, text.c_str());
             struct { const char *option; int64_t asked; int has; } checks[] = {{"layers", o.layers, f.L}, {"dim", o.dim, f.C}, {"ffn", o.ffn, f.F}};
             for (auto &c : checks)
                 if (options.given(c.option) && c.asked && c.asked != c.has)
                     fail("%s has %s %d, but --%s says %lld; leave the option away", file->path.c_str(), c.option, c.has, c.option, (long long)c.asked);
-            if (f.V < s.V) fail("%s has a vocabulary of %d, but the tokens of %s go up to %d; prepare the text with the model's tokenizer", file->path.c_str(), f.V, o.train.c_str(), s.V);
+            if (f.V < s.V)
+                fail("%s has a vocabulary of %d, but the tokens of %s go up to %d; prepare the text with the model's tokenizer", file->path.c_str(), f.V, o.train.c_str(), s.V);
             s = f;
         }
         Model::complete(s, config, T);
@@ -228,10 +230,10 @@ template<class Model> struct Trainer {
         if (a.total < 0.97 * free_bytes) return;
         size_t fixed = 0;
         for (auto &[name, bytes] : a.groups()) if (name == "parameters" || name == "gradients" || name == "optimizer") fixed += bytes;
+        double fits = B * (0.9 * free_bytes - fixed) / (a.total - fixed);  // sequences
+        std::string smaller = format("lower --batch to %lld and raise --accum", (long long)std::max(1.0, fits));
         std::string way = fixed > 0.9 * free_bytes ? "the model itself is too large: lower --dim or --layers"
-                        : o.recompute < 2 ? format("pass --recompute 2, or lower --batch to %lld and raise --accum", (long long)std::max<int64_t>(1, B * (0.9 * free_bytes - fixed) / (a.total - fixed)))
-                        : B > 1 ? format("lower --batch to %lld and raise --accum", (long long)std::max<int64_t>(1, B * (0.9 * free_bytes - fixed) / (a.total - fixed)))
-                        : "lower --ctx, or pass --chunk";
+                        : o.recompute < 2 ? "pass --recompute 2, or " + smaller : B > 1 ? smaller : "lower --ctx, or pass --chunk";
         fail("this run needs %s of device memory, but %s are free: %s", megabytes(a.total).c_str(), megabytes(free_bytes).c_str(), way.c_str());
     }
     void allocate() {
@@ -441,7 +443,8 @@ template<class Model> struct Trainer {
             {"tokenizer", made_with.kind}, {"tokenizer_hash", format("%016llx", (unsigned long long)made_with.hash)},
             {"step", std::to_string(step)}, {"tokens", std::to_string(step * o.accum * B * T)}};
         for (const Option &option : typename Model::Config().table()) about[option.name] = options.find(option.name)->text();
-        std::map<std::string, std::string> numbers = {{"updates", std::to_string(updates)}, {"loss_scale", format("%.17g", loss_scale)}, {"good_steps", std::to_string(good_steps)}, {"matmul", matmul_choices()}};
+        std::map<std::string, std::string> numbers = {
+            {"updates", std::to_string(updates)}, {"loss_scale", format("%.17g", loss_scale)}, {"good_steps", std::to_string(good_steps)}, {"matmul", matmul_choices()}};
         if (!tunes("weights")) numbers["base"] = base_crc;
         for (const Option &option : options.table)
             if (!of_start(option.name)) numbers[std::string("option.") + option.name] = utf8_repaired(option.text());  // other bytes would make the file unreadable
@@ -468,7 +471,8 @@ template<class Model> struct Trainer {
             if (i == f.metadata.end()) fail("%s does not say %s; it was not written by %s", f.path.c_str(), key, Model::program);
             return strtod(i->second.c_str(), nullptr);
         };
-        saved = step = number(weights, "step"), updates = number(state, "updates"), loss_scale = number(state, "loss_scale"), good_steps = number(state, "good_steps");
+        saved = step = number(weights, "step");
+        updates = number(state, "updates"), loss_scale = number(state, "loss_scale"), good_steps = number(state, "good_steps");
         matmul_restore_choices(state.metadata["matmul"]);
     }
     void check_tokenizer(const TensorFile &file) {
@@ -485,57 +489,13 @@ template<class Model> struct Trainer {
         if (o.resume && !o.out.empty()) resumed = latest_checkpoint(o.out);
         if (!resumed.empty()) adopt_options();
         if (!options.given("lr-final")) o.lr_final = std::min(o.lr_final, o.lr);
-        if (o.train.empty()) usage_fail("--train is missing: a shard that ./prepare wrote, such as data/NAME_train.bin");
-        if (o.resume && o.out.empty()) usage_fail("--resume needs --out, the folder of the run");
-        if (!tunes("weights") && o.load.empty()) usage_fail("--tune %s needs --load, the model that stays as it is", o.tune.c_str());
-        if (o.resume && !o.load.empty() && tunes("weights")) usage_fail("--resume and --load exclude each other: one goes on with a run, the other starts from its weights");
-        if (o.warmup > o.steps) usage_fail("--warmup is %lld, but must not exceed --steps, %lld", (long long)o.warmup, (long long)o.steps);
-        if (o.batch * o.ctx > INT_MAX) usage_fail("--batch %lld times --ctx %lld is more than 2^31 tokens at once; lower --batch and raise --accum", (long long)o.batch, (long long)o.ctx);
+        check_options();
         device_init();
         B = o.batch, T = o.ctx, TC = o.chunk ? std::min(o.chunk, o.ctx) : o.ctx, chunks = ceil_div(T, TC);
-        train_data.reset(new Loader(o.train, T, o.order == "official" ? Loader::OFFICIAL : Loader::SHUFFLED, o.seed));
-        train_data->batches(B);
-        if (!o.val.empty()) val_data.reset(new Loader(o.val, T, Loader::IN_ORDER)), val_data->batches(B);
-        made_with = train_data->made_with;
-        bool pair = !made_with.vocab && made_with.eot == 0;  // RWKV-LM's .bin and .idx do not say; llm.c's shards neither: they are GPT-2's
-        if (!made_with.vocab && !pair) made_with.vocab = 50257, made_with.eot = 50256;
-        if (o.doc_reset && made_with.eot < 0) usage_fail("--doc-reset needs a tokenizer with an end-of-text token, which %s has not", o.train.c_str());
-        if (val_data && val_data->made_with.hash != made_with.hash) fail("--val %s was made with another tokenizer than --train %s; prepare both together", o.val.c_str(), o.train.c_str());
-        load_tokenizer_for_samples();
-        if (pair && tokenizer) made_with = {tokenizer->hash, tokenizer->vocab, 0, tokenizer->kind};
-
-        if (!o.out.empty() && resumed.empty() && !list_checkpoints(o.out).empty())
-            fail(o.resume ? "all checkpoints in --out %s are damaged; remove them, or name another folder" : "--out %s already holds a run; add --resume to go on with it, or name another folder", o.out.c_str());
-        if (o.resume && resumed.empty()) printf("no checkpoint in %s yet: starting from scratch\n", o.out.c_str());
-        std::string source = !resumed.empty() && tunes("weights") ? resumed + "/model.safetensors" : o.load.empty() ? "" : weights_file(o.load);
-        std::unique_ptr<TensorFile> file(source.empty() ? nullptr : new TensorFile(source));
-        if (file) check_tokenizer(*file);
-        else if (!made_with.vocab) made_with.vocab = 65536;  // World's; a file says its own
-        Shape shape = shape_from_options(file.get());  // also completes config, which rows() needs
-        p.table = TensorTable(Model::rows(config), shape);
-        if (tunes("lora")) tuned.table = lora.table(p.table, o.rank);
-        if (tunes("state") && !tuned_state().count) usage_fail("--tune state: %s has no state matrix to tune; it is for RWKV-7", Model::kind);
-        if (tunes("state")) tuned.table = TensorTable(Model::state_rows(), shape);
-        const Shape &s = p.table.s;
-        train_data->check_ids(s.V);
-        if (val_data) val_data->check_ids(s.V);
-        if (tokenizer && o.sample_tokens && tokenizer->vocab > s.V) fail("the tokenizer for samples has %d tokens, but the model has %d; pass --tokenizer with the one of %s, or --sample-tokens 0", tokenizer->vocab, s.V, o.train.c_str());
-        printf("%s\n", options.echo().c_str());
-        printf("%s: L%d C%d F%d V%d, %s parameters, " PRECISION_NAME " on %s\n", Model::kind, s.L, s.C, s.F, s.V, thousands(p.table.count).c_str(), device().name);
-        printf("data: %s training tokens%s, batch %d x %d x %lld, %s tokens a step\n", thousands(train_data->tokens).c_str(),
-               val_data ? format(", %s validation tokens", thousands(val_data->tokens).c_str()).c_str() : "", B, T, (long long)o.accum, thousands((int64_t)B * T * o.accum).c_str());
-        if (scaled) loss_scale = 65536;
-        allocate();
-        batches.reset(new Prefetcher(B, [this](int i, int64_t first) { fill(staging[i], *train_data, first); }));
-        if (resumed.empty() || !tunes("weights")) set_weights(file ? read_weights(*file) : p.initial(o.seed, o.lr));
-        if (!o.out.empty()) take_directory(out_lock, o.out);
-        if (!o.out.empty() && tokenizer) tokenizer->save(o.out + "/tokenizer.tok");  // a model needs it for ever, and the shards' may be replaced
-        if (file && source != resumed + "/model.safetensors") printf("loaded %s\n", source.c_str());
-        if (!tunes("weights")) set_tuned(tuned.initial(o.seed, o.lr)), printf("training %s parameters (--tune %s)\n", thousands(tuned.table.count).c_str(), o.tune.c_str());
-        if (!resumed.empty()) restore(resumed), printf("resumed from %s, step %lld\n", resumed.c_str(), (long long)step);
-        RunFacts facts = {Model::kind, format("L%d C%d F%d V%d", s.L, s.C, s.F, s.V), PRECISION_NAME, device().name, made_with.kind,
-                          format("%016llx", (unsigned long long)made_with.hash), p.table.count, (int64_t)arena.total};
-        run_log.open(o.log, options, o.resume && !resumed.empty() ? step : -1, facts);
+        open_data();
+        std::unique_ptr<TensorFile> weights = open_weights();
+        announce();
+        start(weights.get());
     }
     // What is not on the command line of --resume is as it was when the run began.
     void adopt_options() {
@@ -547,11 +507,28 @@ template<class Model> struct Trainer {
             else if (!may_change(option.name)) fprintf(stderr, "warning: --%s is %s, but this run was started with %s\n", option.name, option.text().c_str(), before->second.c_str());
         }
     }
-    std::vector<real> read_weights(const TensorFile &file) {
-        std::vector<real> w = p.read(file);
-        for (const Tensor &t : p.table.tensors)
-            if (!finite(t, w)) fail("%s: %s is not finite; the file is damaged, or the run that wrote it had failed", file.path.c_str(), t.name.c_str());
-        return w;
+    void check_options() {
+        if (o.train.empty()) usage_fail("--train is missing: a shard that ./prepare wrote, such as data/NAME_train.bin");
+        if (o.resume && o.out.empty()) usage_fail("--resume needs --out, the folder of the run");
+        if (!tunes("weights") && o.load.empty()) usage_fail("--tune %s needs --load, the model that stays as it is", o.tune.c_str());
+        if (o.resume && !o.load.empty() && tunes("weights"))
+            usage_fail("--resume and --load exclude each other: one goes on with a run, the other starts from its weights");
+        if (o.warmup > o.steps) usage_fail("--warmup is %lld, but must not exceed --steps, %lld", (long long)o.warmup, (long long)o.steps);
+        if (o.batch * o.ctx > INT_MAX)
+            usage_fail("--batch %lld times --ctx %lld is more than 2^31 tokens at once; lower --batch and raise --accum", (long long)o.batch, (long long)o.ctx);
+    }
+    void open_data() {
+        train_data.reset(new Loader(o.train, T, o.order == "official" ? Loader::OFFICIAL : Loader::SHUFFLED, o.seed));
+        train_data->batches(B);
+        if (!o.val.empty()) val_data.reset(new Loader(o.val, T, Loader::IN_ORDER)), val_data->batches(B);
+        made_with = train_data->made_with;
+        bool pair = !made_with.vocab && made_with.eot == 0;  // RWKV-LM's .bin and .idx do not say; llm.c's shards neither: they are GPT-2's
+        if (!made_with.vocab && !pair) made_with.vocab = 50257, made_with.eot = 50256;
+        if (o.doc_reset && made_with.eot < 0) usage_fail("--doc-reset needs a tokenizer with an end-of-text token, which %s has not", o.train.c_str());
+        if (val_data && val_data->made_with.hash != made_with.hash)
+            fail("--val %s was made with another tokenizer than --train %s; prepare both together", o.val.c_str(), o.train.c_str());
+        load_tokenizer_for_samples();
+        if (pair && tokenizer) made_with = {tokenizer->hash, tokenizer->vocab, 0, tokenizer->kind};
     }
     // A run that goes on has its own copy. data/x_train.bin or data/x_train_000003.bin -> data/x.tok; of a pair, data/x.bin
     // or data/x -> data/x.tok
@@ -567,6 +544,62 @@ template<class Model> struct Trainer {
         }
         tokenizer = load_tokenizer(path);
         if (made_with.hash && tokenizer->hash != made_with.hash) fail("%s is not the tokenizer that %s was made with", path.c_str(), o.train.c_str());
+    }
+    // The weights to begin with, null for fresh ones; and what depends on them: the shape, the tables, which tokens there may be.
+    std::unique_ptr<TensorFile> open_weights() {
+        if (!o.out.empty() && resumed.empty() && !list_checkpoints(o.out).empty())
+            fail(o.resume ? "all checkpoints in --out %s are damaged; remove them, or name another folder"
+                          : "--out %s already holds a run; add --resume to go on with it, or name another folder", o.out.c_str());
+        if (o.resume && resumed.empty()) printf("no checkpoint in %s yet: starting from scratch\n", o.out.c_str());
+        std::string source = o.load.empty() ? "" : weights_file(o.load);
+        if (!resumed.empty() && tunes("weights")) source = resumed + "/model.safetensors";
+        std::unique_ptr<TensorFile> file(source.empty() ? nullptr : new TensorFile(source));
+        if (file) check_tokenizer(*file);
+        else if (!made_with.vocab) made_with.vocab = 65536;  // World's; a file says its own
+        Shape shape = shape_from_options(file.get());  // also completes config, which rows() needs
+        p.table = TensorTable(Model::rows(config), shape);
+        if (tunes("lora")) tuned.table = lora.table(p.table, o.rank);
+        if (tunes("state") && !tuned_state().count) usage_fail("--tune state: %s has no state matrix to tune; it is for RWKV-7", Model::kind);
+        if (tunes("state")) tuned.table = TensorTable(Model::state_rows(), shape);
+        train_data->check_ids(shape.V);
+        if (val_data) val_data->check_ids(shape.V);
+        if (tokenizer && o.sample_tokens && tokenizer->vocab > shape.V)
+            fail("the tokenizer for samples has %d tokens, but the model has %d; pass --tokenizer with the one of %s, or --sample-tokens 0",
+                 tokenizer->vocab, shape.V, o.train.c_str());
+        return file;
+    }
+    std::string shape_text() const {
+        const Shape &s = p.table.s;
+        return format("L%d C%d F%d V%d", s.L, s.C, s.F, s.V);
+    }
+    void announce() {
+        printf("%s\n", options.echo().c_str());
+        printf("%s: %s, %s parameters, " PRECISION_NAME " on %s\n", Model::kind, shape_text().c_str(), thousands(p.table.count).c_str(), device().name);
+        printf("data: %s training tokens%s, batch %d x %d x %lld, %s tokens a step\n", thousands(train_data->tokens).c_str(),
+               val_data ? format(", %s validation tokens", thousands(val_data->tokens).c_str()).c_str() : "", B, T, (long long)o.accum, thousands((int64_t)B * T * o.accum).c_str());
+    }
+    void start(const TensorFile *weights) {
+        if (scaled) loss_scale = 65536;
+        allocate();
+        batches.reset(new Prefetcher(B, [this](int i, int64_t first) { fill(staging[i], *train_data, first); }));
+        if (resumed.empty() || !tunes("weights")) set_weights(weights ? read_weights(*weights) : p.initial(o.seed, o.lr));
+        if (!o.out.empty()) take_directory(out_lock, o.out);
+        if (!o.out.empty() && tokenizer) tokenizer->save(o.out + "/tokenizer.tok");  // a model needs it for ever, and the shards' may be replaced
+        if (weights && (resumed.empty() || !tunes("weights"))) printf("loaded %s\n", weights->path.c_str());
+        if (!tunes("weights")) {
+            set_tuned(tuned.initial(o.seed, o.lr));
+            printf("training %s parameters (--tune %s)\n", thousands(tuned.table.count).c_str(), o.tune.c_str());
+        }
+        if (!resumed.empty()) restore(resumed), printf("resumed from %s, step %lld\n", resumed.c_str(), (long long)step);
+        RunFacts facts = {Model::kind, shape_text(), PRECISION_NAME, device().name, made_with.kind,
+                          format("%016llx", (unsigned long long)made_with.hash), p.table.count, (int64_t)arena.total};
+        run_log.open(o.log, options, resumed.empty() ? -1 : step, facts);
+    }
+    std::vector<real> read_weights(const TensorFile &file) {
+        std::vector<real> w = p.read(file);
+        for (const Tensor &t : p.table.tensors)
+            if (!finite(t, w)) fail("%s: %s is not finite; the file is damaged, or the run that wrote it had failed", file.path.c_str(), t.name.c_str());
+        return w;
     }
     void first_loss_check(double loss) {
         double expected = log((double)p.table.s.V);
