@@ -1,11 +1,13 @@
 /* run/tokenizers.h: which tokenizer belongs to a model.
 
    --tokenizer names it: a .tok of ./prepare, or an original vocabulary file (rwkv_vocab_v20230424.txt, 20B_tokenizer.json,
-   a folder with GPT-2's encoder.json). Without it, in this order: the .tok that a checkpoint of ours was trained with
-   (known by its hash; looked for beside the data of the run and beside the model), and for other models, by the number
-   of rows of emb.weight, the usual file names beside the model, in data/ and here:
+   a folder with GPT-2's encoder.json). Without it, in this order: the usual file names for the number of rows of emb.weight,
+   in the model's folder, the one above, data/ and here;
 
-       65536 World    50277, 50304, 50254 NeoX 20B    50257 GPT-2    256 bytes: no file is needed
+       65536 World    50277, 50304, 50254 NeoX 20B    50257 GPT-2
+
+   any .tok in the model's folder or the one above, where a run keeps its own (tokenizer.tok; runs from before it did need
+   --tokenizer); and for 256 rows bytes, which need no file.
 
    A tokenizer with another hash than the checkpoint's, with more tokens than the model or with far fewer is refused.
    defines: model_tokenizer */
@@ -33,17 +35,6 @@ inline void check_tokenizer(const Tokenizer &t, const std::string &path, const M
     if (t.vocab > m.V || m.V - t.vocab > 128)  // up to 127 rows of padding
         fail("%s: emb.weight has %d rows, but the tokenizer %s (%s) has %d tokens; pass --tokenizer with the one of this model", m.path.c_str(), m.V, path.c_str(), t.kind.c_str(), t.vocab);
 }
-// The .tok beside the shards of the run that wrote a checkpoint: its train_state says which
-inline std::string tokenizer_of_run(const std::string &model) {
-    std::string state = model.substr(0, model.rfind('/') + 1) + "train_state.safetensors";
-    if (!exists(state)) return "";
-    try {
-        TensorFile file(state);
-        std::string named = file.metadata["option.tokenizer"], train = file.metadata["option.train"];
-        size_t cut = train.rfind("_train");
-        return !named.empty() ? named : cut == train.npos ? "" : train.substr(0, cut) + ".tok";
-    } catch (const Error &) { return ""; }
-}
 inline std::unique_ptr<Tokenizer> model_tokenizer(const ModelInfo &m, const std::map<std::string, std::string> &metadata, const std::string &option) {
     auto about = metadata.find("tokenizer_hash");
     std::string hash = about == metadata.end() || about->second == std::string(16, '0') ? "" : about->second;
@@ -62,7 +53,6 @@ inline std::unique_ptr<Tokenizer> model_tokenizer(const ModelInfo &m, const std:
             return t;
         } catch (const Error &) { return nullptr; }
     };
-    if (std::unique_ptr<Tokenizer> t = usable(tokenizer_of_run(m.path))) return t;
     static const struct { int V; std::vector<const char *> names; } usual[] = {
         {65536, {"world.tok", "rwkv_vocab_v20230424.txt"}}, {50277, {"neox.tok", "20B_tokenizer.json"}}, {50254, {"neox.tok", "20B_tokenizer.json"}},
         {50304, {"neox.tok", "20B_tokenizer.json"}}, {50257, {"gpt2.tok"}}};
@@ -81,6 +71,8 @@ inline std::unique_ptr<Tokenizer> model_tokenizer(const ModelInfo &m, const std:
         std::unique_ptr<Tokenizer> t = import_bytes();
         if (hash.empty() || hash == format("%016llx", (unsigned long long)t->hash)) return t;
     }
-    const char *file = m.V == 65536 ? "world.tok or rwkv_vocab_v20230424.txt (data_prep/download.sh world)" : m.V == 50277 || m.V == 50254 || m.V == 50304 ? "neox.tok or 20B_tokenizer.json (data_prep/download.sh neox)" : "the .tok that it was trained with";
+    const char *file = m.V == 65536 ? "world.tok or rwkv_vocab_v20230424.txt (data_prep/download.sh world)"
+                     : m.V == 50277 || m.V == 50254 || m.V == 50304 ? "neox.tok or 20B_tokenizer.json (data_prep/download.sh neox)"
+                     : "the .tok that it was trained with (tokenizer.tok in the folder of its run)";
     fail("no tokenizer was found for %s, which has a vocabulary of %d: pass --tokenizer with %s", m.path.c_str(), m.V, file);
 }
