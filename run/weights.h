@@ -27,66 +27,73 @@ inline double one_minus(double x) { return 1 - x; }                        // we
 inline double log_decay(double x) { return -std::min(exp(x), 1e30); }      // RWKV-4: log of the factor per token
 inline double decay_factor(double x) { return exp(-exp(x)); }              // RWKV-5
 
+// mean, sd: of random weights; of a vector after "become", of a matrix before the division by the root of its columns
 // kind: E embedding  M large matrix, may be int8  L LoRA [in, out]  V vector  R one number per head, repeated over its channels
 // shape: V C F H N and the widths w a v g m d (see ModelInfo::dim); M: 5 m.  name: '*' every layer, '+' all but the first
-struct WeightRow { const char *name; char kind; const char *shape; Become *become; double sd; };  // sd: of random weights
+struct WeightRow { const char *name; char kind; const char *shape; Become *become; double mean, sd; };
 
 inline std::vector<WeightRow> common_rows(std::vector<WeightRow> block) {
     std::vector<WeightRow> rows = {
-        {"emb.weight", 'E', "VC", nullptr, 1}, {"blocks.0.ln0.weight", 'V', "C", nullptr, 0}, {"blocks.0.ln0.bias", 'V', "C", nullptr, .1},
-        {"blocks.*.ln1.weight", 'V', "C", nullptr, 0}, {"blocks.*.ln1.bias", 'V', "C", nullptr, .1},
-        {"blocks.*.ln2.weight", 'V', "C", nullptr, 0}, {"blocks.*.ln2.bias", 'V', "C", nullptr, .1}};
+        {"emb.weight", 'E', "VC", nullptr, 0, 1}, {"blocks.0.ln0.weight", 'V', "C", nullptr, 1, 0}, {"blocks.0.ln0.bias", 'V', "C", nullptr, 0, .1},
+        {"blocks.*.ln1.weight", 'V', "C", nullptr, 1, 0}, {"blocks.*.ln1.bias", 'V', "C", nullptr, 0, .1},
+        {"blocks.*.ln2.weight", 'V', "C", nullptr, 1, 0}, {"blocks.*.ln2.bias", 'V', "C", nullptr, 0, .1}};
     rows.insert(rows.end(), block.begin(), block.end());
-    for (WeightRow r : {WeightRow{"ln_out.weight", 'V', "C", nullptr, 0}, {"ln_out.bias", 'V', "C", nullptr, .1}, {"head.weight", 'M', "VC", nullptr, 1}}) rows.push_back(r);
+    rows.insert(rows.end(), {{"ln_out.weight", 'V', "C", nullptr, 1, 0}, {"ln_out.bias", 'V', "C", nullptr, 0, .1}, {"head.weight", 'M', "VC", nullptr, 0, 1}});
     return rows;
 }
 inline std::vector<WeightRow> rwkv5_rows(bool per_head) {
     char vector = per_head ? 'R' : 'V';
     const char *shape = per_head ? "H" : "HN";
     return common_rows({
-        {"blocks.*.att.time_mix_k", 'V', "C", one_minus, .2}, {"blocks.*.att.time_mix_v", 'V', "C", one_minus, .2},
-        {"blocks.*.att.time_mix_r", 'V', "C", one_minus, .2}, {"blocks.*.att.time_mix_g", 'V', "C", one_minus, .2},
-        {"blocks.*.att.time_decay", vector, shape, decay_factor, 2}, {"blocks.*.att.time_faaaa", vector, shape, nullptr, .5},
-        {"blocks.*.att.receptance.weight", 'M', "CC", nullptr, 1}, {"blocks.*.att.key.weight", 'M', "CC", nullptr, 1},
-        {"blocks.*.att.value.weight", 'M', "CC", nullptr, 1}, {"blocks.*.att.gate.weight", 'M', "CC", nullptr, 1},
-        {"blocks.*.att.output.weight", 'M', "CC", nullptr, 1},
-        {"blocks.*.att.ln_x.weight", 'V', "C", nullptr, 0}, {"blocks.*.att.ln_x.bias", 'V', "C", nullptr, .1},
-        {"blocks.*.ffn.time_mix_k", 'V', "C", one_minus, .2}, {"blocks.*.ffn.time_mix_r", 'V', "C", one_minus, .2},
-        {"blocks.*.ffn.key.weight", 'M', "FC", nullptr, 1}, {"blocks.*.ffn.receptance.weight", 'M', "CC", nullptr, 1}, {"blocks.*.ffn.value.weight", 'M', "CF", nullptr, 1}});
+        {"blocks.*.att.time_mix_k", 'V', "C", one_minus, .5, .2}, {"blocks.*.att.time_mix_v", 'V', "C", one_minus, .5, .2},
+        {"blocks.*.att.time_mix_r", 'V', "C", one_minus, .5, .2}, {"blocks.*.att.time_mix_g", 'V', "C", one_minus, .5, .2},
+        {"blocks.*.att.time_decay", vector, shape, decay_factor, .9, .02}, {"blocks.*.att.time_faaaa", vector, shape, nullptr, 0, .5},
+        {"blocks.*.att.receptance.weight", 'M', "CC", nullptr, 0, 1}, {"blocks.*.att.key.weight", 'M', "CC", nullptr, 0, 1},
+        {"blocks.*.att.value.weight", 'M', "CC", nullptr, 0, 1}, {"blocks.*.att.gate.weight", 'M', "CC", nullptr, 0, 1},
+        {"blocks.*.att.output.weight", 'M', "CC", nullptr, 0, 1},
+        {"blocks.*.att.ln_x.weight", 'V', "C", nullptr, 1, 0}, {"blocks.*.att.ln_x.bias", 'V', "C", nullptr, 0, .1},
+        {"blocks.*.ffn.time_mix_k", 'V', "C", one_minus, .5, .2}, {"blocks.*.ffn.time_mix_r", 'V', "C", one_minus, .5, .2},
+        {"blocks.*.ffn.key.weight", 'M', "FC", nullptr, 0, 1}, {"blocks.*.ffn.receptance.weight", 'M', "CC", nullptr, 0, 1},
+        {"blocks.*.ffn.value.weight", 'M', "CF", nullptr, 0, 1}});
 }
 inline const std::vector<WeightRow> &weight_rows(const std::string &version) {
     static const std::map<std::string, std::vector<WeightRow>> rows = {
         {"4", common_rows({
-            {"blocks.*.att.time_decay", 'V', "C", log_decay, 2}, {"blocks.*.att.time_first", 'V', "C", nullptr, .5},
-            {"blocks.*.att.time_mix_k", 'V', "C", one_minus, .2}, {"blocks.*.att.time_mix_v", 'V', "C", one_minus, .2}, {"blocks.*.att.time_mix_r", 'V', "C", one_minus, .2},
-            {"blocks.*.att.key.weight", 'M', "CC", nullptr, 1}, {"blocks.*.att.value.weight", 'M', "CC", nullptr, 1},
-            {"blocks.*.att.receptance.weight", 'M', "CC", nullptr, 1}, {"blocks.*.att.output.weight", 'M', "CC", nullptr, 1},
-            {"blocks.*.ffn.time_mix_k", 'V', "C", one_minus, .2}, {"blocks.*.ffn.time_mix_r", 'V', "C", one_minus, .2},
-            {"blocks.*.ffn.key.weight", 'M', "FC", nullptr, 1}, {"blocks.*.ffn.receptance.weight", 'M', "CC", nullptr, 1}, {"blocks.*.ffn.value.weight", 'M', "CF", nullptr, 1}})},
+            {"blocks.*.att.time_decay", 'V', "C", log_decay, -.1, .02}, {"blocks.*.att.time_first", 'V', "C", nullptr, 0, .5},
+            {"blocks.*.att.time_mix_k", 'V', "C", one_minus, .5, .2}, {"blocks.*.att.time_mix_v", 'V', "C", one_minus, .5, .2},
+            {"blocks.*.att.time_mix_r", 'V', "C", one_minus, .5, .2},
+            {"blocks.*.att.key.weight", 'M', "CC", nullptr, 0, 1}, {"blocks.*.att.value.weight", 'M', "CC", nullptr, 0, 1},
+            {"blocks.*.att.receptance.weight", 'M', "CC", nullptr, 0, 1}, {"blocks.*.att.output.weight", 'M', "CC", nullptr, 0, 1},
+            {"blocks.*.ffn.time_mix_k", 'V', "C", one_minus, .5, .2}, {"blocks.*.ffn.time_mix_r", 'V', "C", one_minus, .5, .2},
+            {"blocks.*.ffn.key.weight", 'M', "FC", nullptr, 0, 1}, {"blocks.*.ffn.receptance.weight", 'M', "CC", nullptr, 0, 1},
+            {"blocks.*.ffn.value.weight", 'M', "CF", nullptr, 0, 1}})},
         {"5.1", rwkv5_rows(true)}, {"5.2", rwkv5_rows(false)},
         {"6", common_rows({
-            {"blocks.*.att.time_maa_x", 'V', "C", nullptr, .2}, {"blocks.*.att.time_maa_w", 'V', "C", nullptr, .2}, {"blocks.*.att.time_maa_k", 'V', "C", nullptr, .2},
-            {"blocks.*.att.time_maa_v", 'V', "C", nullptr, .2}, {"blocks.*.att.time_maa_r", 'V', "C", nullptr, .2}, {"blocks.*.att.time_maa_g", 'V', "C", nullptr, .2},
-            {"blocks.*.att.time_maa_w1", 'L', "CM", nullptr, 1}, {"blocks.*.att.time_maa_w2", 'L', "5mC", nullptr, 1},
-            {"blocks.*.att.time_decay", 'V', "C", nullptr, 2}, {"blocks.*.att.time_decay_w1", 'L', "Cd", nullptr, 1}, {"blocks.*.att.time_decay_w2", 'L', "dC", nullptr, 1},
-            {"blocks.*.att.time_faaaa", 'V', "HN", nullptr, .5},
-            {"blocks.*.att.receptance.weight", 'M', "CC", nullptr, 1}, {"blocks.*.att.key.weight", 'M', "CC", nullptr, 1},
-            {"blocks.*.att.value.weight", 'M', "CC", nullptr, 1}, {"blocks.*.att.gate.weight", 'M', "CC", nullptr, 1}, {"blocks.*.att.output.weight", 'M', "CC", nullptr, 1},
-            {"blocks.*.att.ln_x.weight", 'V', "C", nullptr, 0}, {"blocks.*.att.ln_x.bias", 'V', "C", nullptr, .1},
-            {"blocks.*.ffn.time_maa_k", 'V', "C", nullptr, .2}, {"blocks.*.ffn.time_maa_r", 'V', "C", nullptr, .2},
-            {"blocks.*.ffn.key.weight", 'M', "FC", nullptr, 1}, {"blocks.*.ffn.receptance.weight", 'M', "CC", nullptr, 1}, {"blocks.*.ffn.value.weight", 'M', "CF", nullptr, 1}})},
+            {"blocks.*.att.time_maa_x", 'V', "C", nullptr, .5, .2}, {"blocks.*.att.time_maa_w", 'V', "C", nullptr, .5, .2}, {"blocks.*.att.time_maa_k", 'V', "C", nullptr, .5, .2},
+            {"blocks.*.att.time_maa_v", 'V', "C", nullptr, .5, .2}, {"blocks.*.att.time_maa_r", 'V', "C", nullptr, .5, .2}, {"blocks.*.att.time_maa_g", 'V', "C", nullptr, .5, .2},
+            {"blocks.*.att.time_maa_w1", 'L', "CM", nullptr, 0, 1}, {"blocks.*.att.time_maa_w2", 'L', "5mC", nullptr, 0, 1},
+            {"blocks.*.att.time_decay", 'V', "C", nullptr, 0, 2}, {"blocks.*.att.time_decay_w1", 'L', "Cd", nullptr, 0, 1},
+            {"blocks.*.att.time_decay_w2", 'L', "dC", nullptr, 0, 1},
+            {"blocks.*.att.time_faaaa", 'V', "HN", nullptr, 0, .5},
+            {"blocks.*.att.receptance.weight", 'M', "CC", nullptr, 0, 1}, {"blocks.*.att.key.weight", 'M', "CC", nullptr, 0, 1},
+            {"blocks.*.att.value.weight", 'M', "CC", nullptr, 0, 1}, {"blocks.*.att.gate.weight", 'M', "CC", nullptr, 0, 1},
+            {"blocks.*.att.output.weight", 'M', "CC", nullptr, 0, 1},
+            {"blocks.*.att.ln_x.weight", 'V', "C", nullptr, 1, 0}, {"blocks.*.att.ln_x.bias", 'V', "C", nullptr, 0, .1},
+            {"blocks.*.ffn.time_maa_k", 'V', "C", nullptr, .5, .2}, {"blocks.*.ffn.time_maa_r", 'V', "C", nullptr, .5, .2},
+            {"blocks.*.ffn.key.weight", 'M', "FC", nullptr, 0, 1}, {"blocks.*.ffn.receptance.weight", 'M', "CC", nullptr, 0, 1},
+            {"blocks.*.ffn.value.weight", 'M', "CF", nullptr, 0, 1}})},
         {"7", common_rows({
-            {"blocks.*.att.x_r", 'V', "C", nullptr, .2}, {"blocks.*.att.x_w", 'V', "C", nullptr, .2}, {"blocks.*.att.x_k", 'V', "C", nullptr, .2},
-            {"blocks.*.att.x_v", 'V', "C", nullptr, .2}, {"blocks.*.att.x_a", 'V', "C", nullptr, .2}, {"blocks.*.att.x_g", 'V', "C", nullptr, .2},
-            {"blocks.*.att.w0", 'V', "C", nullptr, 2}, {"blocks.*.att.w1", 'L', "Cw", nullptr, 1}, {"blocks.*.att.w2", 'L', "wC", nullptr, 1},
-            {"blocks.*.att.a0", 'V', "C", nullptr, .5}, {"blocks.*.att.a1", 'L', "Ca", nullptr, 1}, {"blocks.*.att.a2", 'L', "aC", nullptr, 1},
-            {"blocks.+.att.v0", 'V', "C", nullptr, .5}, {"blocks.+.att.v1", 'L', "Cv", nullptr, 1}, {"blocks.+.att.v2", 'L', "vC", nullptr, 1},
-            {"blocks.*.att.g1", 'L', "Cg", nullptr, 1}, {"blocks.*.att.g2", 'L', "gC", nullptr, 1},
-            {"blocks.*.att.k_k", 'V', "C", nullptr, .3}, {"blocks.*.att.k_a", 'V', "C", nullptr, .3}, {"blocks.*.att.r_k", 'V', "HN", nullptr, .3},
-            {"blocks.*.att.receptance.weight", 'M', "CC", nullptr, 1}, {"blocks.*.att.key.weight", 'M', "CC", nullptr, 1},
-            {"blocks.*.att.value.weight", 'M', "CC", nullptr, 1}, {"blocks.*.att.output.weight", 'M', "CC", nullptr, 1},
-            {"blocks.*.att.ln_x.weight", 'V', "C", nullptr, 0}, {"blocks.*.att.ln_x.bias", 'V', "C", nullptr, .1},
-            {"blocks.*.ffn.x_k", 'V', "C", nullptr, .2}, {"blocks.*.ffn.key.weight", 'M', "FC", nullptr, 1}, {"blocks.*.ffn.value.weight", 'M', "CF", nullptr, 1}})},
+            {"blocks.*.att.x_r", 'V', "C", nullptr, .5, .2}, {"blocks.*.att.x_w", 'V', "C", nullptr, .5, .2}, {"blocks.*.att.x_k", 'V', "C", nullptr, .5, .2},
+            {"blocks.*.att.x_v", 'V', "C", nullptr, .5, .2}, {"blocks.*.att.x_a", 'V', "C", nullptr, .5, .2}, {"blocks.*.att.x_g", 'V', "C", nullptr, .5, .2},
+            {"blocks.*.att.w0", 'V', "C", nullptr, 0, 2}, {"blocks.*.att.w1", 'L', "Cw", nullptr, 0, 1}, {"blocks.*.att.w2", 'L', "wC", nullptr, 0, 1},
+            {"blocks.*.att.a0", 'V', "C", nullptr, 0, .5}, {"blocks.*.att.a1", 'L', "Ca", nullptr, 0, 1}, {"blocks.*.att.a2", 'L', "aC", nullptr, 0, 1},
+            {"blocks.+.att.v0", 'V', "C", nullptr, 0, .5}, {"blocks.+.att.v1", 'L', "Cv", nullptr, 0, 1}, {"blocks.+.att.v2", 'L', "vC", nullptr, 0, 1},
+            {"blocks.*.att.g1", 'L', "Cg", nullptr, 0, 1}, {"blocks.*.att.g2", 'L', "gC", nullptr, 0, 1},
+            {"blocks.*.att.k_k", 'V', "C", nullptr, 0, .3}, {"blocks.*.att.k_a", 'V', "C", nullptr, 0, .3}, {"blocks.*.att.r_k", 'V', "HN", nullptr, 0, .3},
+            {"blocks.*.att.receptance.weight", 'M', "CC", nullptr, 0, 1}, {"blocks.*.att.key.weight", 'M', "CC", nullptr, 0, 1},
+            {"blocks.*.att.value.weight", 'M', "CC", nullptr, 0, 1}, {"blocks.*.att.output.weight", 'M', "CC", nullptr, 0, 1},
+            {"blocks.*.att.ln_x.weight", 'V', "C", nullptr, 1, 0}, {"blocks.*.att.ln_x.bias", 'V', "C", nullptr, 0, .1},
+            {"blocks.*.ffn.x_k", 'V', "C", nullptr, .5, .2}, {"blocks.*.ffn.key.weight", 'M', "FC", nullptr, 0, 1}, {"blocks.*.ffn.value.weight", 'M', "CF", nullptr, 0, 1}})},
     };
     return rows.at(version);
 }
@@ -348,13 +355,11 @@ struct Weights {
         for (const Slot &s : slots) {
             int64_t count = TensorView("", DType::F32, s.n.shape, nullptr).count(), cols = s.n.shape.back(), rows = count / cols;
             uint64_t stream = seed * slots.size() + index[s.n.name];
-            bool centred = s.n.row->sd != 0, mix = s.n.row->become == one_minus || !strncmp(s.n.row->name + 9, "att.x_", 6);
             int in = s.n.row->kind == 'L' ? (int)s.n.shape[s.n.shape.size() - 2] : (int)cols;
             auto fill = [&](auto *p, int64_t n, real mean, real sd) { random_kernel<<<ceil_div(n, 256), 256>>>(p, n, stream, mean, sd); launchCheck(); };
             if (s.w) fill(s.w, count, 0, (real)(s.n.row->sd / sqrt((double)in)));
             else if (s.q) fill(s.q, count, 0, 60), fill(s.x, rows, (real)(1 / 60. / sqrt((double)in)), 0);
-            else fill(s.x, count, mix ? real(.5) : s.n.row->become == decay_factor ? real(.9) : s.n.row->become == log_decay ? real(-.1) : centred ? real(0) : real(1),
-                      s.n.row->become == decay_factor || s.n.row->become == log_decay ? real(.02) : (real)s.n.row->sd);
+            else fill(s.x, count, (real)s.n.row->mean, (real)s.n.row->sd);
         }
         cudaCheck(cudaDeviceSynchronize());
     }
