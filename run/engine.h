@@ -255,9 +255,10 @@ private:
             if (ids[i] < 0 || ids[i] >= info.V) fail("token %lld is %d, but %s has a vocabulary of %d (ids 0 to %d)", (long long)i, ids[i], info.path.c_str(), info.V, info.V - 1);
     }
     void body(const Pass &p) {
-        embed(net->x, tokens, emb.w, ln0_w, ln0_b, p.N(), info.C, stream);
+        embedding_forward(net->x, tokens, emb.w, ln0_w, ln0_b, p.N(), info.C, stream);
         for (int l = 0; l < info.L; l++) net->attention(l, p), net->feed_forward(l, p);
     }
+    void final_norm(const real *x, int rows) { embedding_forward(x_out, nullptr, x, ln_out_w, ln_out_b, rows, info.C, stream); }
     // take(first, rows): the logits after tokens first.. are in logits_device
     template<class Take> void run_forward(const int *ids, int64_t n, real *state, Which which, Take take) {
         if (n < 1) fail("there are no tokens to run");
@@ -269,11 +270,11 @@ private:
             body(p);
             done += T;
             bool last = done == n;
-            if (last) final_norm(x_out, net->x + (int64_t)(T - 1) * info.C, ln_out_w, ln_out_b, 1, info.C, stream), hidden_row = x_out;
+            if (last) final_norm(net->x + (int64_t)(T - 1) * info.C, 1), hidden_row = x_out;
             if (which == LAST && last) head_rows(1), take(0, 1);
             for (int row = 0; which == ALL && row < T; row += head_most) {
                 int rows = std::min(head_most, T - row);
-                final_norm(x_out, net->x + (int64_t)row * info.C, ln_out_w, ln_out_b, rows, info.C, stream);
+                final_norm(net->x + (int64_t)row * info.C, rows);
                 head_rows(rows), take(done - T + row, rows);
                 hidden_row = x_out + (int64_t)(rows - 1) * info.C;
             }
@@ -300,7 +301,7 @@ private:
             cudaCheck(cudaMemcpyAsync(tokens, host_ids, B * sizeof(int), cudaMemcpyHostToDevice, stream));
             cudaCheck(cudaMemcpyAsync(device_slots, host_slots, B * sizeof(int), cudaMemcpyHostToDevice, stream));
             body({B, 1, {states, device_slots, state_size()}, true});
-            final_norm(x_out, net->x, ln_out_w, ln_out_b, B, info.C, stream);
+            final_norm(net->x, B);
             if (output != STATES) linear({{logits_device, x_out, head}}, B, true, net->scratch, stream);
             if (output == TOKENS) draw_launches(B);
         });

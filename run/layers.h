@@ -1,11 +1,12 @@
-/* run/layers.h: what the versions of RWKV have in common: embedding, LayerNorm with token shift, the norm over heads,
-   the feed-forward layer of versions 4 to 6, and the frame (Network) that a version fills in.
+/* run/layers.h: what the versions of RWKV have in common: LayerNorm with token shift, the norm over heads, the
+   feed-forward layer of versions 4 to 6, and the frame (Network) that a version fills in. (The embedding with the first
+   LayerNorm, and the last one, are those of training: rwkv/embedding.h.)
 
    The residual stream, the state and everything between matrix products are `real`; what goes into a product is floatX.
    The same kernels serve prefill (B = 1, T tokens) and decode (B sequences, T = 1), so both do the same arithmetic.
 
    A state is one piece of memory per sequence, zero at its start; sequence b has slot[b] of an array of states.
-   defines: States, Pass, embed, norm, shift, head_norm, Network */
+   defines: States, Pass, norm_and_shift, each_head, head_norm, Network */
 #pragma once
 #include "linear.h"
 
@@ -21,21 +22,6 @@ struct Pass {
     bool decode;
     int N() const { return B * T; }
 };
-
-// x[row,:] = LayerNorm(emb[token[row],:])
-template<int W> __global__ void embed_kernel(real *x, const int *tokens, const floatX *emb, const real *w, const real *b, int C) {
-    __shared__ BlockRoom room;
-    int turn = 0, c = threadIdx.x * W;
-    bool inside = c < C;
-    Vec<W> e = inside ? load<W>(emb + (int64_t)tokens[blockIdx.x] * C + c) : Vec<W>(0);
-    Stats s = row_stats(e, inside, C, room, turn);
-    if (inside) store(x + (int64_t)blockIdx.x * C + c, (e - s.mean) * s.rstd * load<W>(w + c) + load<W>(b + c));
-}
-inline void embed(real *x, const int *tokens, const floatX *emb, const real *w, const real *b, int N, int C, cudaStream_t stream) {
-    int width = channel_width(C), threads = row_threads(C, width);
-    dispatch_width(width, [&](auto W) { embed_kernel<W.value><<<N, threads, 0, stream>>>(x, tokens, emb, w, b, C); });
-    launchCheck();
-}
 
 // LayerNorm and token shift:  n_t = LayerNorm(x_t)   out_j,t = n_t + (n_{t-1} - n_t) m_j   n_{-1} from the state,
 // which becomes n of the last token. m = 1 - mu of versions 4 and 5, x_* and maa of 6 and 7.
@@ -90,21 +76,6 @@ inline void norm_and_shift(const Shift &a, int N, cudaStream_t stream) {
     dispatch_width<ELEMENT_WIDTH>(element, [&](auto W) {
         shift_kernel<W.value><<<dim3(N, ceil_div(a.C, 256 * W.value)), std::min(256, a.C / W.value), 0, stream>>>(a);
     });
-    launchCheck();
-}
-// floatX out = LayerNorm(x): before the head
-template<int W> __global__ void final_norm_kernel(floatX *out, const real *x, const real *w, const real *b, int C) {
-    __shared__ BlockRoom room;
-    int turn = 0, c = threadIdx.x * W;
-    bool inside = c < C;
-    int64_t at = (int64_t)blockIdx.x * C + c;
-    Vec<W> e = inside ? load<W>(x + at) : Vec<W>(0);
-    Stats s = row_stats(e, inside, C, room, turn);
-    if (inside) store(out + at, (e - s.mean) * s.rstd * load<W>(w + c) + load<W>(b + c));
-}
-inline void final_norm(floatX *out, const real *x, const real *w, const real *b, int N, int C, cudaStream_t stream) {
-    int width = channel_width(C), threads = row_threads(C, width);
-    dispatch_width(width, [&](auto W) { final_norm_kernel<W.value><<<N, threads, 0, stream>>>(out, x, w, b, C); });
     launchCheck();
 }
 

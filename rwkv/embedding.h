@@ -1,7 +1,7 @@
 /* rwkv/embedding.h: token embedding followed by a LayerNorm ("ln0"), forward and backward; and the gradient of a
    plain one.
 
-       x[b,t,:] = LayerNorm(emb[token[b,t],:])
+       x[b,t,:] = LayerNorm(emb[token[b,t],:])          tokens null: of row [b,t] itself, the norm alone
 
    Backward. All positions with the same token v share the row emb[v], hence its xh and rstd, and the
    LayerNorm backward is linear in dy: first sum dy over the positions of each token, then go through the
@@ -13,17 +13,18 @@
 #include <vector>
 #include "norm.h"
 
-template<int W> __global__ void embedding_forward_kernel(floatX *x, const int *tokens, const floatX *emb, const real *w, const real *b, int rows, int C) {
+// x, emb: floatX or real
+template<int W, class Out, class In> __global__ void embedding_forward_kernel(Out *x, const int *tokens, const In *emb, const real *w, const real *b, int rows, int C) {
     __shared__ BlockRoom room;
     int turn = 0, c = threadIdx.x * W;
     bool inside = c < C;
     for (int row = blockIdx.x; row < rows; row += gridDim.x) {
-        Vec<W> e = inside ? load<W>(emb + (int64_t)tokens[row] * C + c) : Vec<W>(0);
+        Vec<W> e = inside ? load<W>(emb + (int64_t)(tokens ? tokens[row] : row) * C + c) : Vec<W>(0);
         Stats s = row_stats(e, inside, C, room, turn);
         if (inside) store(x + (int64_t)row * C + c, (e - s.mean) * s.rstd * load<W>(w + c) + load<W>(b + c));
     }
 }
-inline void embedding_forward(floatX *x, const int *tokens, const floatX *emb, const real *w, const real *b, int rows, int C, cudaStream_t stream) {
+template<class Out, class In> inline void embedding_forward(Out *x, const int *tokens, const In *emb, const real *w, const real *b, int rows, int C, cudaStream_t stream) {
     int width = channel_width(C), threads = row_threads(C, width);
     dispatch_width(width, [&](auto W) {
         embedding_forward_kernel<W.value><<<std::min(rows, 4 * busy_blocks()), threads, 0, stream>>>(x, tokens, emb, w, b, rows, C);
