@@ -198,3 +198,54 @@ TEST("sampler: logits that are no distribution are refused") {
         CHECK_ERROR(sample_token({T, 1, 0, 0, 0}, none, 2, rng), "forbidden");
     }
 }
+TEST("sampler: penalties count as documented: presence, frequency, decay; blanks and digits pay presence alone") {
+    Sampler s;
+    s.presence = 0.5, s.frequency = 0.25, s.decay = 0.5;
+    Occurrences seen;
+    seen.add(s, 2, "b"), seen.add(s, 2, "b"), seen.add(s, 3, " "), seen.add(s, 4, "12"), seen.add(s, 5, "");
+    std::vector<float> z(6, 1);
+    seen.penalise(s, z.data(), 6);
+    // token 2: (1 * 0.5 + 1) halved three times
+    const double want[] = {1, 1, 1 - 0.5 - 0.25 * 0.1875, 0.5, 0.5, 0.5};
+    for (int i = 0; i < 6; i++) CHECK(fabs(z[i] - want[i]) < 1e-6, "token %d: %g, not %g", i, z[i], want[i]);
+    z.assign(4, 1);
+    seen.penalise(s, z.data(), 4);  // tokens beyond the vocabulary are not touched
+    z.assign(6, 1), s.presence = s.frequency = 0;
+    seen.penalise(s, z.data(), 6);
+    CHECK(z == std::vector<float>(6, 1), "without penalties something changed");
+}
+TEST("sampler: 100,000 draws with penalties, top-p, top-a and a temperature have the right frequencies") {
+    const int V = 12, draws = 100000;
+    Sampler s;
+    s.temperature = 0.7, s.top_p = 0.95, s.top_a = 0.3, s.presence = 0.4, s.frequency = 0.3, s.decay = 0.9;
+    Occurrences seen;
+    for (int t : {1, 1, 4, 7}) seen.add(s, t, "x");
+    double z[V], p[V], sum = 0, most = 0, kept = 0;
+    for (int i = 0; i < V; i++) z[i] = 2 - 0.45 * i;
+    std::vector<float> logits(z, z + V);
+    // by hand: counts after four additions with decay
+    z[1] -= 0.4 + 0.3 * (0.9 + 1) * 0.81, z[4] -= 0.4 + 0.3 * 0.9, z[7] -= 0.4 + 0.3;
+    for (int i = 0; i < V; i++) sum += p[i] = exp(z[i]);
+    for (double &x : p) x /= sum, most = std::max(most, x);
+    std::vector<double> sorted(p, p + V);
+    std::sort(sorted.rbegin(), sorted.rend());
+    double cut = 0, reached = 0;
+    for (double x : sorted) { cut = x; if ((reached += x) >= s.top_p) break; }
+    for (double &x : p) x = x >= cut && x >= s.top_a * most * most ? pow(x, 1 / s.temperature) : 0, kept += x;
+    Rng rng = {42, 0, 0};
+    std::vector<int64_t> count(V);
+    for (int n = 0; n < draws; n++) {
+        std::vector<float> now = logits;
+        seen.penalise(s, now.data(), V);
+        count[sample_token(s, now.data(), V, rng)]++;
+    }
+    double chi = 0;
+    int cells = 0;
+    for (int i = 0; i < V; i++) {
+        double want = draws * p[i] / kept;
+        if (want == 0) { CHECK(count[i] == 0, "token %d is filtered out, but drawn", i); continue; }
+        chi += (count[i] - want) * (count[i] - want) / want, cells++;
+    }
+    CHECK(cells > 3 && cells < 7, "%d tokens are kept", cells);
+    CHECK(chi < 23, "chi-square %g with %d degrees of freedom", chi, cells - 1);  // 6 degrees: 23 is one in a thousand
+}
