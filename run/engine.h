@@ -55,6 +55,7 @@ struct Engine {
         cudaFreeHost(host_ids), cudaFreeHost(host_slots);
         if (stream) cudaStreamDestroy(stream);
     }
+    const char *precision() const { return o.int8 ? "int8 + " PRECISION_NAME : PRECISION_NAME; }
     std::unique_ptr<Tokenizer> tokenizer(const std::string &option) const { return model_tokenizer(info, metadata, option); }
 
     // ---------------------------------------------------------------- states
@@ -63,7 +64,9 @@ struct Engine {
     real *new_states(int64_t count) {
         size_t bytes = count * state_size() * sizeof(real), free_bytes, total;
         cudaCheck(cudaMemGetInfo(&free_bytes, &total));
-        if (bytes > 0.97 * free_bytes) fail("%lld states of %s need more device memory than the %s that are free", (long long)count, megabytes(state_size() * sizeof(real)).c_str(), megabytes(free_bytes).c_str());
+        if (bytes > 0.97 * free_bytes)
+            fail("%lld states of %s need more device memory than the %s that are free", (long long)count,
+                 megabytes(state_size() * sizeof(real)).c_str(), megabytes(free_bytes).c_str());
         void *p;
         cudaCheck(cudaMalloc(&p, bytes)), cudaCheck(cudaMemset(p, 0, bytes));
         owned.push_back(p);
@@ -96,7 +99,8 @@ struct Engine {
             auto of = [&](const char *key) { auto i = file.metadata.find(key); return i == file.metadata.end() ? std::string() : printable(i->second); };
             if (of("kind") != "rwkv state") fail("%s is not a state: it is neither of run_rwkv nor has it blocks.0.att.time_state", path.c_str());
             if (of("fingerprint") != info.fingerprint)
-                fail("%s is the state of another model (%s, fingerprint %s) than %s (%s, fingerprint %s)", path.c_str(), of("model").c_str(), of("fingerprint").c_str(), info.path.c_str(), info.text().c_str(), info.fingerprint.c_str());
+                fail("%s is the state of another model (%s, fingerprint %s) than %s (%s, fingerprint %s)", path.c_str(), of("model").c_str(), of("fingerprint").c_str(),
+                     info.path.c_str(), info.text().c_str(), info.fingerprint.c_str());
             file.verify();
             for (const StatePart &p : parts) file.read(p.name, p.shape, host.data() + p.offset);
         }
@@ -208,7 +212,9 @@ private:
         double states = (double)o.batch * state_size() * sizeof(real), need = arena.total + states;
         std::string line;
         for (auto &[name, bytes] : arena.groups()) line += format("%s %s, ", name.c_str(), megabytes(bytes).c_str());
-        if (!o.quiet) fprintf(stderr, "%s: %s, %s on %s; %sstates %s; %s free\n", info.path.c_str(), info.text().c_str(), o.int8 ? "int8 + " PRECISION_NAME : PRECISION_NAME, device().name, line.c_str(), megabytes(states).c_str(), megabytes(free_bytes).c_str());
+        if (!o.quiet)
+            fprintf(stderr, "%s: %s, %s on %s; %sstates %s; %s free\n", info.path.c_str(), info.text().c_str(), precision(), device().name,
+                    line.c_str(), megabytes(states).c_str(), megabytes(free_bytes).c_str());
         if (need < 0.97 * free_bytes) return;
         std::string way = "take a smaller model";
         if (!o.int8) {

@@ -1,8 +1,7 @@
 /* run/generate.h: run_rwkv generate: text that goes on from a prompt, for one prompt or for many at once.
 
-   The prompt goes through the model in parallel, then one token at a time is drawn (rwkv/sampler.h says how; sample.h does it
-   on the device) and fed.
-   Text ends at --tokens, at the end-of-text token, or before --stop. What is printed is valid UTF-8 after every write.
+   The prompt goes through the model in parallel; then one token at a time is drawn (rwkv/sampler.h says how; sample.h does
+   it on the device) and fed. Text ends at --tokens, at the end-of-text token, or before --stop. What is printed is valid UTF-8 after every write.
    With --batch the sequences take turns in --batch-size places; each draws its own random numbers from the same seed,
    so it gives the text that a run of its own would give.
 
@@ -129,7 +128,8 @@ inline void generate_one(Engine &e, Tokenizer &t, const GenerateOptions &o) {
     if (stop_signal()) { std::string text; w.finish(text), print(text); }
     double now = seconds();
     if (w.end != Writer::STOP || isatty(1)) print("\n");
-    fprintf(stderr, "prompt: %zu tokens, %.1f tokens/s; text: %lld tokens, %.1f tokens/s\n", ids.size(), ids.size() / (first - start), (long long)w.made, w.made / std::max(now - first, 1e-9));
+    fprintf(stderr, "prompt: %zu tokens, %.1f tokens/s; text: %lld tokens, %.1f tokens/s\n",
+            ids.size(), ids.size() / (first - start), (long long)w.made, w.made / std::max(now - first, 1e-9));
     if (!o.state_out.empty()) e.save_state(o.state_out, state);
 }
 
@@ -152,7 +152,8 @@ inline std::vector<std::string> read_prompts(const std::string &path) {
 }
 // The texts of all prompts, in their order
 struct BatchText { std::string prompt, text; int64_t tokens; const char *end; };
-inline std::vector<BatchText> generate_batch(Engine &e, Tokenizer &t, const TextOptions &o, const std::vector<std::string> &prompts, int places, double *prefill_seconds = nullptr) {
+inline std::vector<BatchText> generate_batch(Engine &e, Tokenizer &t, const TextOptions &o, const std::vector<std::string> &prompts, int places,
+                                             double *prefill_seconds = nullptr) {
     static const char *const ends[] = {"interrupted", "length", "end", "stop"};
     std::vector<BatchText> out;
     std::vector<std::vector<int>> prompt_tokens;  // of all: a wrong prompt is found before the first text is made
@@ -162,29 +163,27 @@ inline std::vector<BatchText> generate_batch(Engine &e, Tokenizer &t, const Text
         out.push_back({prompt, "", 0, ends[Writer::GOING]});
     }
     struct Place { size_t prompt; std::unique_ptr<Writer> w; int token; };
-    std::vector<Place> place;           // those in use are first..: slot[i] is the state of place[i]
+    std::vector<Place> place;           // those in use; slot[i] is the state of place[i]
     std::vector<int> slot, unused;
     real *states = e.new_states(places), *origin = e.new_states(1);
     if (!o.state_in.empty()) e.load_state(o.state_in, origin);
     for (int i = places; i-- > 0;) unused.push_back(i);
     e.sampling.vocabulary(&t);
     auto close = [&](Place &p) { out[p.prompt].tokens = p.w->made, out[p.prompt].end = ends[p.w->end]; };
-    for (size_t next = 0; (next < prompts.size() || !place.empty()) && !stop_signal();) {
-        while (next < prompts.size() && !unused.empty()) {  // a free place: prefill the next prompt
-            double start = seconds();
-            int s = unused.back();
-            real *state = states + s * e.state_size();
-            e.copy_state(state, origin);
-            e.begin_text(s, o.s, o.rng());
-            e.forward(prompt_tokens[next].data(), prompt_tokens[next].size(), state, Engine::LAST);
-            Place p = {next, std::make_unique<Writer>(t, o), -1};
-            if (p.w->end == Writer::GOING) p.token = e.draw(s), p.w->take(p.token, out[next].text);
-            if (p.w->end == Writer::GOING) unused.pop_back(), slot.push_back(s), place.push_back(std::move(p));
-            else close(p);
-            next++;
-            if (prefill_seconds) *prefill_seconds += seconds() - start;
-        }
-        if (place.empty()) continue;
+    auto prefill = [&](size_t prompt) {  // into a free place
+        double start = seconds();
+        int s = unused.back();
+        real *state = states + s * e.state_size();
+        e.copy_state(state, origin);
+        e.begin_text(s, o.s, o.rng());
+        e.forward(prompt_tokens[prompt].data(), prompt_tokens[prompt].size(), state, Engine::LAST);
+        Place p = {prompt, std::make_unique<Writer>(t, o), -1};
+        if (p.w->end == Writer::GOING) p.token = e.draw(s), p.w->take(p.token, out[prompt].text);
+        if (p.w->end == Writer::GOING) unused.pop_back(), slot.push_back(s), place.push_back(std::move(p));
+        else close(p);
+        if (prefill_seconds) *prefill_seconds += seconds() - start;
+    };
+    auto step = [&] {  // one token for each text; places whose text has ended become free
         std::vector<int> ids;
         for (Place &p : place) ids.push_back(p.token);
         e.decode_draw(ids.data(), ids.size(), states, slot.data(), ids.data());
@@ -198,6 +197,10 @@ inline std::vector<BatchText> generate_batch(Engine &e, Tokenizer &t, const Text
             kept++;
         }
         place.erase(place.begin() + kept, place.end()), slot.resize(kept);
+    };
+    for (size_t next = 0; (next < prompts.size() || !place.empty()) && !stop_signal();) {
+        while (next < prompts.size() && !unused.empty()) prefill(next++);
+        if (!place.empty()) step();
     }
     for (Place &p : place) p.w->finish(out[p.prompt].text), close(p);
     return out;
