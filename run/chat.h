@@ -11,7 +11,7 @@
    the turn is read again from the state before it. These states are kept (the last 32), which is also /undo.
 
    Ctrl-C stops an answer, which then ends there; at the prompt it starts the line again; Ctrl-D or /quit leaves.
-   What is wrong with a message or a file's name is said, and at a terminal the conversation goes on; a script's ends there.
+   After an error (bytes that are not UTF-8, a file that is not there) a conversation at a terminal goes on; a script's ends.
    defines: Chat, chat_main */
 #pragma once
 #include "generate.h"

@@ -49,7 +49,9 @@ class Conversion {
         for (int64_t r = 0; r < rows(t); r++) {
             one.data = (const char *)t.data + r * t.stride[t.stride.size() - 2] * dtype_size(t.dtype);
             read_tensor(one, row.data());
-            for (float x : row) if (!std::isfinite(x)) fail("%s: %s has a number that is not finite in row %lld and cannot become int8", file.path.c_str(), printable(t.name).c_str(), (long long)r);
+            for (float x : row)
+                if (!std::isfinite(x))
+                    fail("%s: %s has a number that is not finite in row %lld and cannot become int8", file.path.c_str(), printable(t.name).c_str(), (long long)r);
             use(r, row.data(), cols);
         }
     }
@@ -58,7 +60,8 @@ class Conversion {
         read_tensor(t, to, dense.data());
         if (to == t.dtype || to != DType::F16) return;
         for (size_t i = 0; i < dense.size(); i += 2)  // infinity
-            if ((load_as<uint16_t>(dense.data() + i) & 0x7fff) == 0x7c00) fail("%s: %s has a number above 65504, which fp16 cannot hold; use --dtype bf16", file.path.c_str(), printable(t.name).c_str());
+            if ((load_as<uint16_t>(dense.data() + i) & 0x7fff) == 0x7c00)
+                fail("%s: %s has a number above 65504, which fp16 cannot hold; use --dtype bf16", file.path.c_str(), printable(t.name).c_str());
     }
 
 public:
@@ -208,8 +211,10 @@ inline void print_tensors(const TensorFile &file) {
         if (known.second) lines.push_back({name, t.shape_text(), t.dtype, 0, 0});
         lines[known.first->second].number++, lines[known.first->second].count += t.count();
     }
-    for (const Line &l : lines)
-        printf("  %-36s %-5s %-18s %6s %16s\n", l.name.c_str(), dtype_name(l.dtype), l.shape.c_str(), l.number > 1 ? format("x %lld", (long long)l.number).c_str() : "", thousands(l.count).c_str());
+    for (const Line &l : lines) {
+        std::string times = l.number > 1 ? format("x %lld", (long long)l.number) : "";
+        printf("  %-36s %-5s %-18s %6s %16s\n", l.name.c_str(), dtype_name(l.dtype), l.shape.c_str(), times.c_str(), thousands(l.count).c_str());
+    }
 }
 
 inline int info_main(int argc, char **argv) {

@@ -97,8 +97,8 @@ template<class Each> void each_example(const std::string &path, int64_t limit, E
 struct TextScore {
     int64_t tokens = 0, bytes = 0, words = 0;
     double nats = 0;
-    std::vector<double> loss;        // by bucket of positions: sum, then
-    std::vector<int64_t> count;      // number of tokens
+    std::vector<double> loss;        // by bucket of positions: the sum of -ln p
+    std::vector<int64_t> count;      // and of how many tokens
     double per_token() const { return nats / tokens; }
     double bits_per_byte() const { return nats / log(2.0) / bytes; }
     double word_perplexity() const { return exp(nats / words); }
@@ -191,7 +191,9 @@ inline HellaswagScore score_hellaswag(Scorer &s, const std::string &path, int64_
         int64_t label = hellaswag_label(line.at("label"));
         endings.expect(Json::Array);
         std::vector<int> context = s.encode(hellaswag_context(line), true);
-        if (label < 0 || label >= (int64_t)endings.items.size() || context.empty()) fail("%s, line %lld: the label is %lld, but there are %zu endings", path.c_str(), (long long)number, (long long)label, endings.items.size());
+        if (label < 0 || label >= (int64_t)endings.items.size())
+            fail("%s, line %lld: the label is %lld, but there are %zu endings", path.c_str(), (long long)number, (long long)label, endings.items.size());
+        if (context.empty()) fail("%s, line %lld: nothing stands before the endings", path.c_str(), (long long)number);
         s.read(context);
         double best = -INFINITY, best_norm = -INFINITY;
         int64_t at = 0, at_norm = 0, i = 0;

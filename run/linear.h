@@ -242,7 +242,7 @@ inline void gemm(const Linear &j, int N, const LinearScratch &s, cudaStream_t st
     int64_t n = (int64_t)j.w.rows * j.w.cols, outputs = (int64_t)N * j.w.rows;
     const floatX *w = j.w.w;
     if (j.w.q) {
-        if (n > s.w_count) return matvec(&j, 1, N, stream);  // the head: as large as all matrices of a few layers
+        if (n > s.w_count) return matvec(&j, 1, N, stream);  // the head: room for it would be that for all matrices of a few layers
         dispatch_width<ELEMENT_WIDTH>(channel_width(j.w.cols, ELEMENT_WIDTH), [&](auto W) {
             widen_kernel<W.value><<<ceil_div(n, 256 * W.value), 256, 0, stream>>>(s.w, j.w.q, j.w.scale, n, j.w.cols);
         });

@@ -13,7 +13,8 @@ inline std::vector<int> read_ids(const std::string &path, const ModelInfo &m) {
         if (p == end) break;
         char *stop;
         long long id = strtoll(p, &stop, 10);
-        if (stop == p || (stop < end && !isspace((unsigned char)*stop))) fail("%s: id %zu is not a whole number: '%s'", path.c_str(), ids.size(), printable(std::string(p, std::find_if(p, end, [](char c) { return isspace((unsigned char)c); }))).c_str());
+        char *word_end = std::find_if(p, end, [](char c) { return isspace((unsigned char)c); });
+        if (stop != word_end) fail("%s: id %zu is not a whole number: '%s'", path.c_str(), ids.size(), printable(std::string(p, word_end)).c_str());
         if (id < 0 || id >= m.V) fail("%s: id %zu is %lld, but %s has a vocabulary of %d", path.c_str(), ids.size(), id, m.path.c_str(), m.V);
         ids.push_back((int)id), p = stop;
     }

@@ -146,8 +146,9 @@ struct Rwkv7 : Network {
             auto vector = [&](const char *name) { return weights.vector(name, l); };
             auto matrix = [&](const char *name) { return weights.matrix(name, l); };
             bool residual = l > 0;  // of v
-            layers.push_back({vector("ln1.weight"), vector("ln1.bias"), vector("att.x_r"), vector("att.x_w"), vector("att.x_k"), vector("att.x_v"), vector("att.x_a"), vector("att.x_g"),
-                              vector("att.w0"), vector("att.a0"), residual ? vector("att.v0") : nullptr, vector("att.k_k"), vector("att.k_a"), vector("att.r_k"),
+            layers.push_back({vector("ln1.weight"), vector("ln1.bias"), vector("att.x_r"), vector("att.x_w"), vector("att.x_k"),
+                              vector("att.x_v"), vector("att.x_a"), vector("att.x_g"), vector("att.w0"), vector("att.a0"),
+                              residual ? vector("att.v0") : nullptr, vector("att.k_k"), vector("att.k_a"), vector("att.r_k"),
                               vector("att.ln_x.weight"), vector("att.ln_x.bias"), matrix("att.w1"), matrix("att.w2"), matrix("att.a1"), matrix("att.a2"),
                               residual ? matrix("att.v1") : Matrix{}, residual ? matrix("att.v2") : Matrix{}, matrix("att.g1"), matrix("att.g2"),
                               matrix("att.receptance.weight"), matrix("att.key.weight"), matrix("att.value.weight"), matrix("att.output.weight")});

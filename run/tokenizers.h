@@ -6,8 +6,8 @@
 
        65536 World    50277, 50304, 50254 NeoX 20B    50257 GPT-2
 
-   any .tok in the model's folder or the one above, where a run keeps its own (tokenizer.tok; runs from before it did need
-   --tokenizer); and for 256 rows bytes, which need no file.
+   any .tok in the model's folder or the one above, where a run keeps its own (tokenizer.tok; early runs have none, so they
+   need --tokenizer); and for 256 rows bytes, which need no file.
 
    A tokenizer with another hash than the checkpoint's, with more tokens than the model or with far fewer is refused.
    defines: model_tokenizer */
@@ -31,9 +31,12 @@ inline std::unique_ptr<Tokenizer> any_tokenizer(const std::string &path) {
 // Does it fit the model?
 inline void check_tokenizer(const Tokenizer &t, const std::string &path, const ModelInfo &m, const std::string &hash) {
     std::string ours = format("%016llx", (unsigned long long)t.hash);
-    if (!hash.empty() && hash != ours) fail("%s is not the tokenizer that %s was trained with (hash %s, needed %s); pass --tokenizer with that .tok", path.c_str(), m.path.c_str(), ours.c_str(), hash.c_str());
+    if (!hash.empty() && hash != ours)
+        fail("%s is not the tokenizer that %s was trained with (hash %s, needed %s); pass --tokenizer with that .tok",
+             path.c_str(), m.path.c_str(), ours.c_str(), hash.c_str());
     if (t.vocab > m.V || m.V - t.vocab > 128)  // up to 127 rows of padding
-        fail("%s: emb.weight has %d rows, but the tokenizer %s (%s) has %d tokens; pass --tokenizer with the one of this model", m.path.c_str(), m.V, path.c_str(), t.kind.c_str(), t.vocab);
+        fail("%s: emb.weight has %d rows, but the tokenizer %s (%s) has %d tokens; pass --tokenizer with the one of this model",
+             m.path.c_str(), m.V, path.c_str(), t.kind.c_str(), t.vocab);
 }
 inline std::unique_ptr<Tokenizer> model_tokenizer(const ModelInfo &m, const std::map<std::string, std::string> &metadata, const std::string &option) {
     auto about = metadata.find("tokenizer_hash");

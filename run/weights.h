@@ -195,7 +195,8 @@ inline void check_tensors(const TensorFile &file, ModelInfo &m) {
             fail("%s: %s has shape %s, but this RWKV-%s model needs %s", path, n.name.c_str(), t->shape_text().c_str(), m.version.c_str(), wanted.shape_text().c_str());
         if (n.row->kind == 'M' && t->dtype == DType::I8) {
             const TensorView *scale = file.find(n.name + "_scale");
-            if (!scale || scale->count() != n.shape[0] || !is_float(scale->dtype)) fail("%s: %s is int8, but has no %s_scale with %lld numbers", path, n.name.c_str(), n.name.c_str(), (long long)n.shape[0]);
+            if (!scale || scale->count() != n.shape[0] || !is_float(scale->dtype))
+                fail("%s: %s is int8, but has no %s_scale with %lld numbers", path, n.name.c_str(), n.name.c_str(), (long long)n.shape[0]);
             if (!t->contiguous()) fail("%s: %s is int8 and not contiguous", path, n.name.c_str());
             m.int8 = known[scale->name] = true;
         } else if (!is_float(t->dtype)) fail("%s: %s is %s, but weights are F32, F16 or BF16", path, n.name.c_str(), dtype_name(t->dtype));
@@ -295,7 +296,8 @@ struct Matrix {                  // [rows, cols]: w, or q and scale
     const real *scale;           // (rows)
     int rows, cols;
 };
-constexpr DType FLOATX = std::is_same<floatX, double>::value ? DType::F64 : std::is_same<floatX, float>::value ? DType::F32 : std::is_same<floatX, __half>::value ? DType::F16 : DType::BF16;
+constexpr DType FLOATX = std::is_same<floatX, double>::value ? DType::F64 : std::is_same<floatX, float>::value ? DType::F32
+                       : std::is_same<floatX, __half>::value ? DType::F16 : DType::BF16;
 constexpr int64_t STAGING = 4 << 20;  // elements on their way to the device at a time
 
 // Random weights, uniform with standard deviation sd around `mean`, a function of the place alone
