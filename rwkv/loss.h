@@ -14,8 +14,6 @@
 #include "norm.h"
 #include "tensors.h"
 
-constexpr real LARGEST = FLT_MAX;
-
 // Columns [j, j + W) of a row, the padding as -inf
 template<int W> __device__ inline Vec<W> load_logits(const floatX *z, int j, int V) {
     Vec<W> x = load<W>(z + j);
@@ -28,7 +26,7 @@ template<int W> __global__ void cross_entropy_kernel(floatX *logits, real *losse
     __shared__ BlockRoom room;
     int target = targets[blockIdx.x], turn = 0;
     floatX *z = logits + (int64_t)blockIdx.x * stride;
-    real own = -LARGEST, max[1], at[1] = {-(real)V}, s[1] = {0};  // not -inf: inf - inf would be NaN
+    real own = -real(FLT_MAX), max[1], at[1] = {-(real)V}, s[1] = {0};  // not -inf: inf - inf would be NaN
     for (int j = threadIdx.x * W; j < stride; j += blockDim.x * W) {
         Vec<W> x = load_logits<W>(z, j, V);
         real most = largest(x);
