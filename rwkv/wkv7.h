@@ -349,13 +349,17 @@ template<Wkv7Mode MODE, int N, int L, class Around> __global__ void __launch_bou
             around.template enter<MODE>(staged, f, seq, h, t0, n);
             __syncthreads();                 // a, r, b, k, w, v are complete
         }
+        floatX raw[4 * F];                   // V^T, under way while Q and K are made; past the end: the last again
+        if constexpr (!Around::inside)
+#pragma unroll
+            for (int x = 0; x < 4 * F; x++) raw[x] = f.v[f.at(seq, t0 + min(x / 4 * 8 + l.t + x % 2, n - 1), h) + min(i0 + x % 4 / 2 * 8, f.N - 1)];
         wkv7_prepare<MODE, Around>(s, staged, f, seq, h, t0, n);
         real V[F][4];                        // V^T
 #pragma unroll
         for (int x = 0; x < 4 * F; x++) {
             int t = x / 4 * 8 + l.t + x % 2, i = i0 + x % 4 / 2 * 8;
             if constexpr (Around::inside) V[x / 4][x % 4] = staged.v(t, i);
-            else V[x / 4][x % 4] = t < n && i < f.N ? (real)f.v[f.at(seq, t0 + t, h) + i] : real(0);
+            else V[x / 4][x % 4] = t < n && i < f.N ? (real)raw[x] : real(0);
         }
         __syncthreads();                     // Q, K, c are complete
         wkv7_masked<MODE, L, N>(s.M, s.Q, s.K, resets);
@@ -478,14 +482,24 @@ template<Wkv7Mode MODE, int N, int L, int V, class Around> __global__ void __lau
         if constexpr (Around::inside) {
             around.template enter<MODE>(staged, f, seq, h, t0, n);
             __syncthreads();                 // a, r, b, k, w are complete
-        } else
-            for (int x = threadIdx.x; x < L * V; x += blockDim.x) {
-                int t = x / V, i = x % V;
-                int64_t at = f.at(seq, t0 + t, h) + slice + i;
-                bool present = t < n && slice + i < f.N;
-                W(L + t, i) = present ? (real)f.v[at] : real(0), G(L + t, i) = present ? (real)g.dy[at] : real(0);
+        }
+        constexpr int STRIDE = 2 * N, OWN = L * V / STRIDE;  // threads of the block; numbers of V and of dY that one brings
+        floatX raw_v[OWN], raw_dy[OWN];      // under way while Q and K are made; past the end: the last again
+        if constexpr (!Around::inside)
+#pragma unroll
+            for (int q = 0; q < OWN; q++) {
+                const int x = threadIdx.x + q * STRIDE;
+                const int64_t at = f.at(seq, t0 + min(x / V, n - 1), h) + min(slice + x % V, f.N - 1);
+                raw_v[q] = f.v[at], raw_dy[q] = g.dy[at];
             }
         wkv7_prepare<MODE, Around>(s, staged, f, seq, h, t0, n);
+        if constexpr (!Around::inside)
+#pragma unroll
+            for (int q = 0; q < OWN; q++) {
+                const int x = threadIdx.x + q * STRIDE, t = x / V, i = x % V;
+                const bool present = t < n && slice + i < f.N;
+                W(L + t, i) = present ? (real)raw_v[q] : real(0), G(L + t, i) = present ? (real)raw_dy[q] : real(0);
+            }
         __syncthreads();                     // Q, K, c, V, dY are complete
         wkv7_masked<MODE, L, N>(s.M, s.Q, s.K, resets);
 #pragma unroll
