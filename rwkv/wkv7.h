@@ -326,6 +326,11 @@ template<int F, class Sees> __device__ inline void wkv7_keep(real (&x)[F][4], in
     for (int i = 0; i < 4 * F; i++) if (!sees((i / 4 * 8 + l.t + i % 2) % tokens)) x[i / 4][i % 4] = 0;
 }
 
+// Kept states lie as registers of forward have them: a fragment of 16 value channels and 8 key channels is 128 numbers in a
+// row, 4 for each lane, so that a warp writes, and backward's P reads, 512 bytes at once. A state is N N numbers however its
+// kernel is padded: N is a multiple of 16.
+__device__ inline int wkv7_fragment(int N, int i, int j) { return (i / 16 * (N / 8) + j / 8) * 128; }
+
 // A warp has rows i0 .. i0 + 15 of X, P = (Q X^T)^T, U and Y, all with the value channel as row of the fragment.
 template<Wkv7Mode MODE, int N, int L, class Around> __global__ void __launch_bounds__(N * 2, has_master && N <= 64 && L == 16 ? 3 : 1) wkv7_chunk_forward_kernel(Wkv7Args f, Around around) {
     extern __shared__ real wkv7_room[];
@@ -363,13 +368,14 @@ template<Wkv7Mode MODE, int N, int L, class Around> __global__ void __launch_bou
         }
         __syncthreads();                     // Q, K, c are complete
         wkv7_masked<MODE, L, N>(s.M, s.Q, s.K, resets);
-        real *kept = f.states ? f.kept(seq, h, t0 / L, L) : nullptr;
+        if (f.states) {
+            real *kept = f.kept(seq, h, t0 / L, L) + threadIdx.x % 32 * 4;
 #pragma unroll
-        for (int x = 0; x < 4 * J; x++) {
-            int i = i0 + x % 4 / 2 * 8, j = x / 4 * 8 + l.t + x % 2;
-            if (kept && max(i, j) < f.N) kept[i * f.N + j] = X[x / 4][x % 4];
-            X[x / 4][x % 4] *= s.center[j];
+            for (int j = 0; j < J; j++)
+                if (max(i0, 8 * j) < f.N) store(kept + wkv7_fragment(f.N, i0, 8 * j), each<4>([&](int x) { return X[j][x]; }));
         }
+#pragma unroll
+        for (int x = 0; x < 4 * J; x++) X[x / 4][x % 4] *= s.center[x / 4 * 8 + l.t + x % 2];
         __syncthreads();                     // M is complete
         wkv7_invert<MODE>(s);
         real P[2 * F][4] = {}, b[2];
@@ -478,7 +484,8 @@ template<Wkv7Mode MODE, int N, int L, int V, class Around> __global__ void __lau
         const int n = min(L, f.T - t0);
         const Wkv7Resets<L> resets(f, seq, t0, n);
         const real *kept = f.kept(seq, h, t0 / L, L);
-        auto X_at = [&](int i, int j) { return max(i, j) < f.N ? kept[i * f.N + j] * s.center[j] : real(0); };
+        auto fragment = [&](int i, int j) { return kept + wkv7_fragment(f.N, min(i, f.N - 8), min(j, f.N - 8)); };
+        auto X_at = [&](real S, int i, int j) { return wkv7_round<MODE>(max(i, j) < f.N ? S * s.center[j] : real(0)); };
         if constexpr (Around::inside) {
             around.template enter<MODE>(staged, f, seq, h, t0, n);
             __syncthreads();                 // a, r, b, k, w are complete
@@ -508,15 +515,19 @@ template<Wkv7Mode MODE, int N, int L, int V, class Around> __global__ void __lau
             DT(j0 + x % 4 / 2 * 8, x / 4 * 8 + l.t + x % 2) = wkv7_round<MODE>(D[x / 4][x % 4]);
         }
         __syncthreads();                     // M, D are complete
+        Vec<4> S[J];                         // on its way while T is made
+        if (warp0 < V)
+#pragma unroll
+            for (int j = 0; j < J; j++) S[j] = load<4>(fragment(slice + warp0, 8 * j) + threadIdx.x % 32 * 4);
         wkv7_invert<MODE>(s);
         real b[2], P[F][4] = {}, KD[2 * F][4] = {};
         if (warp0 < V) {                     // value channels warp0 ..
-#pragma unroll 2
+#pragma unroll
             for (int j = 0; j < J; j++) {
                 real a[4], d[4];
                 l.a_transposed(d, DT, 8 * j, warp0);
 #pragma unroll
-                for (int x = 0; x < 4; x++) a[x] = wkv7_round<MODE>(X_at(slice + warp0 + l.g + x / 2 * 8, 8 * j + l.t + x % 2));
+                for (int x = 0; x < 4; x++) a[x] = X_at(S[j][x], slice + warp0 + l.g + x / 2 * 8, 8 * j + l.t + x % 2);
 #pragma unroll
                 for (int q = 0; q < F; q++) l.b_transposed(b, s.Q, 8 * q, 8 * j), wkv7_product<MODE>(P[q], a, b);
 #pragma unroll
@@ -569,13 +580,15 @@ template<Wkv7Mode MODE, int N, int L, int V, class Around> __global__ void __lau
             }
         }
         __syncthreads();                     // U, Z are complete
+        real X[I][4];                        // of all value channels; on its way while dM is made
+#pragma unroll
+        for (int x = 0; x < 4 * I; x++) X[x / 4][x % 4] = fragment(slice + x / 4 * 8, warp0 + x % 4 / 2 * 8)[(l.t + x % 2) * 16 + l.g / 2 * 4 + x / 4 % 2 * 2 + l.g % 2];
         wkv7_masked<MODE, L, V>(dM, G, W, resets);
         real dQ[2 * F][4] = {}, dK[2 * F][4] = {}, E[2] = {};  // transposed; E: sum_i X dX
-        real X[I][4];
 #pragma unroll
         for (int m = 0; m < I; m++) {
 #pragma unroll
-            for (int x = 0; x < 4; x++) X[m][x] = wkv7_round<MODE>(X_at(slice + 8 * m + l.t + x % 2, j0 + x / 2 * 8));
+            for (int x = 0; x < 4; x++) X[m][x] = X_at(X[m][x], slice + 8 * m + l.t + x % 2, j0 + x / 2 * 8);
             real d[4];
 #pragma unroll
             for (int x = 0; x < 4; x++) d[x] = wkv7_round<MODE>(D[m][x]);
