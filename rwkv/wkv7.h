@@ -225,8 +225,9 @@ template<int N, int L> struct Wkv7Staged {
     static constexpr int forward_count = 3 * L * WKV7_PITCH<N>;
 };
 // Q, K and the decays of n steps; steps and channels past the end are zeros that do not decay. A thread has Q or K of one channel.
-template<Wkv7Mode MODE, class Around, int N, int L> __device__ inline void wkv7_prepare(const Wkv7Keys<N, L> &s, const Wkv7Staged<N, L> &staged, const Wkv7Args &f, int seq, int h, int t0, int n) {
-    for (int x = threadIdx.x; x < 2 * N; x += blockDim.x) {
+// Here and below `threads` is blockDim.x, where the caller knows it as a constant.
+template<Wkv7Mode MODE, class Around, int N, int L> __device__ inline void wkv7_prepare(const Wkv7Keys<N, L> &s, const Wkv7Staged<N, L> &staged, const Wkv7Args &f, int seq, int h, int t0, int n, int threads) {
+    for (int x = threadIdx.x; x < 2 * N; x += threads) {
         const int j = x % N, keys = x / N;
         const floatX *p = keys ? f.b : f.a, *q = keys ? f.k : f.r;
         const int64_t at = f.at(seq, t0, h) + min(j, f.N - 1), step = (int64_t)f.H * f.N;
@@ -263,10 +264,10 @@ template<Wkv7Mode MODE, class Around, int N, int L> __device__ inline void wkv7_
     }
 }
 // 16x16 blocks of mask(A B^T): rows and columns are tokens twice, as in M. A, B: (2L,J)
-template<Wkv7Mode MODE, int L, int J, int PM, int P> __device__ inline void wkv7_masked(const Wkv7Tile<PM> &M, const Wkv7Tile<P> &A, const Wkv7Tile<P> &B, const Wkv7Resets<L> &resets) {
+template<Wkv7Mode MODE, int L, int J, int PM, int P> __device__ inline void wkv7_masked(const Wkv7Tile<PM> &M, const Wkv7Tile<P> &A, const Wkv7Tile<P> &B, const Wkv7Resets<L> &resets, int threads) {
     const Wkv7Lane l;
     constexpr int side = 2 * L / 16;
-    for (int x = threadIdx.x / 32; x < side * side; x += blockDim.x / 32) {
+    for (int x = threadIdx.x / 32; x < side * side; x += threads / 32) {
         const int row = x / side * 16, col = x % side * 16;
         if (row % L < col % L) continue;     // tokens to come: never read
         real c[2][4] = {};
@@ -286,9 +287,9 @@ template<Wkv7Mode MODE, int L, int J, int PM, int P> __device__ inline void wkv7
 }
 // T = (1 - M_ab)^-1 in fp32: a 16x16 block on the diagonal per warp, a column per lane; L > 16: then the blocks left of
 // it, row by row, with all threads. Ends with a barrier only if L > 16.
-template<Wkv7Mode MODE, int N, int L> __device__ inline void wkv7_invert(const Wkv7Keys<N, L> &s) {
+template<Wkv7Mode MODE, int N, int L> __device__ inline void wkv7_invert(const Wkv7Keys<N, L> &s, int threads) {
     const int column = threadIdx.x % 16;
-    for (int d = threadIdx.x / 32 * 16; d < L; d += blockDim.x / 32 * 16) {
+    for (int d = threadIdx.x / 32 * 16; d < L; d += threads / 32 * 16) {
         real x[16];
 #pragma unroll
         for (int t = 0; t < 16; t++) x[t] = t == column;
@@ -303,13 +304,13 @@ template<Wkv7Mode MODE, int N, int L> __device__ inline void wkv7_invert(const W
     if constexpr (L > 16)
         for (int d = 16; d < L; d += 16) {
             __syncthreads();                 // the rows above are complete
-            for (int x = threadIdx.x; x < 16 * d; x += blockDim.x) {
+            for (int x = threadIdx.x; x < 16 * d; x += threads) {
                 real sum = 0;
                 for (int q = x % d / 16 * 16; q < d; q++) sum += s.M(d + x / d, q) * s.T(q, x % d);  // above: zeros, not written
                 s.work[x] = sum;
             }
             __syncthreads();                 // work is complete
-            for (int x = threadIdx.x; x < 16 * d; x += blockDim.x) {
+            for (int x = threadIdx.x; x < 16 * d; x += threads) {
                 real sum = 0;
                 for (int q = 0; q < 16; q++) sum += s.T(d + x / d, d + q) * s.work[q * d + x % d];
                 s.T(d + x / d, x % d) = wkv7_round<MODE>(sum);
@@ -331,24 +332,30 @@ template<int F, class Sees> __device__ inline void wkv7_keep(real (&x)[F][4], in
 // kernel is padded: N is a multiple of 16.
 __device__ inline int wkv7_fragment(int N, int i, int j) { return (i / 16 * (N / 8) + j / 8) * 128; }
 
+// FULL: the head has N channels, T is whole chunks, there are no resets and a head is one block, all of which is then known to
+// the compiler and takes a third fewer instructions. Heads of RWKV-7 have 64 channels, so only these have a kernel of their own for it.
+template<int N, int L> inline bool wkv7_full(const Wkv7Args &f, int slices) { return N == 64 && f.N == N && f.T % L == 0 && !f.reset && slices == 1; }
+
 // A warp has rows i0 .. i0 + 15 of X, P = (Q X^T)^T, U and Y, all with the value channel as row of the fragment.
-template<Wkv7Mode MODE, int N, int L, class Around> __global__ void __launch_bounds__(N * 2, has_master && N <= 64 && L == 16 ? 3 : 1) wkv7_chunk_forward_kernel(Wkv7Args f, Around around) {
+template<Wkv7Mode MODE, int N, int L, bool FULL, class Around> __global__ void __launch_bounds__(N * 2, has_master && N <= 64 && L == 16 && WKV7_HAS_TF32 ? 3 : 1) wkv7_chunk_forward_kernel(Wkv7Args f, Around around) {
+    if constexpr (FULL) f.N = N, f.reset = nullptr;
     extern __shared__ real wkv7_room[];
     real *room = wkv7_room;
     const Wkv7Keys<N, L> s(room, false);
     constexpr int LN = L * WKV7_PITCH<N>;
     const Wkv7Staged<N, L> staged = {{s.Q.p}, {s.Q.p + LN}, {s.K.p}, {s.K.p + LN}, {room}, {room + LN}, {room + 2 * LN}, {}, nullptr, room + 3 * LN};
     const Wkv7Lane l;
-    const int h = blockIdx.x, seq = blockIdx.y, i0 = (blockIdx.z * (blockDim.x / 32) + threadIdx.x / 32) * 16 + l.g;
+    const int threads = FULL ? 2 * N : blockDim.x, h = blockIdx.x, seq = blockIdx.y, i0 = ((FULL ? 0 : blockIdx.z * (threads / 32)) + threadIdx.x / 32) * 16 + l.g;
+    auto exists = [&](int i, int j = 0) { return FULL || max(i, j) < f.N; };
     constexpr int F = L / 8, J = N / 8;      // fragments of 8 steps, of 8 key channels
     real X[J][4];
 #pragma unroll
     for (int x = 0; x < 4 * J; x++) {
         int i = i0 + x % 4 / 2 * 8, j = x / 4 * 8 + l.t + x % 2;
-        X[x / 4][x % 4] = f.state_in && max(i, j) < f.N ? f.state_in[f.state(seq, h) + i * f.N + j] : real(0);
+        X[x / 4][x % 4] = f.state_in && exists(i, j) ? f.state_in[f.state(seq, h) + i * f.N + j] : real(0);
     }
     for (int t0 = 0; t0 < f.T; t0 += L) {
-        const int n = min(L, f.T - t0);
+        const int n = FULL ? L : min(L, f.T - t0);
         const Wkv7Resets<L> resets(f, seq, t0, n);
         if constexpr (Around::inside) {
             around.template enter<MODE>(staged, f, seq, h, t0, n);
@@ -357,27 +364,27 @@ template<Wkv7Mode MODE, int N, int L, class Around> __global__ void __launch_bou
         floatX raw[4 * F];                   // V^T, under way while Q and K are made; past the end: the last again
         if constexpr (!Around::inside)
 #pragma unroll
-            for (int x = 0; x < 4 * F; x++) raw[x] = f.v[f.at(seq, t0 + min(x / 4 * 8 + l.t + x % 2, n - 1), h) + min(i0 + x % 4 / 2 * 8, f.N - 1)];
-        wkv7_prepare<MODE, Around>(s, staged, f, seq, h, t0, n);
+            for (int x = 0; x < 4 * F; x++) raw[x] = f.v[f.at(seq, t0 + min(x / 4 * 8 + l.t + x % 2, n - 1), h) + (FULL ? i0 + x % 4 / 2 * 8 : min(i0 + x % 4 / 2 * 8, f.N - 1))];
+        wkv7_prepare<MODE, Around>(s, staged, f, seq, h, t0, n, threads);
         real V[F][4];                        // V^T
 #pragma unroll
         for (int x = 0; x < 4 * F; x++) {
             int t = x / 4 * 8 + l.t + x % 2, i = i0 + x % 4 / 2 * 8;
             if constexpr (Around::inside) V[x / 4][x % 4] = staged.v(t, i);
-            else V[x / 4][x % 4] = t < n && i < f.N ? (real)raw[x] : real(0);
+            else V[x / 4][x % 4] = t < n && exists(i) ? (real)raw[x] : real(0);
         }
         __syncthreads();                     // Q, K, c are complete
-        wkv7_masked<MODE, L, N>(s.M, s.Q, s.K, resets);
+        wkv7_masked<MODE, L, N>(s.M, s.Q, s.K, resets, threads);
         if (f.states) {
-            real *kept = f.kept(seq, h, t0 / L, L) + threadIdx.x % 32 * 4;
+            real *kept = f.kept(seq, h, t0 / L, L) + wkv7_fragment(f.N, i0, 0) + threadIdx.x % 32 * 4;
 #pragma unroll
             for (int j = 0; j < J; j++)
-                if (max(i0, 8 * j) < f.N) store(kept + wkv7_fragment(f.N, i0, 8 * j), each<4>([&](int x) { return X[j][x]; }));
+                if (exists(i0, 8 * j)) store(kept + j * 128, each<4>([&](int x) { return X[j][x]; }));
         }
 #pragma unroll
         for (int x = 0; x < 4 * J; x++) X[x / 4][x % 4] *= s.center[x / 4 * 8 + l.t + x % 2];
         __syncthreads();                     // M is complete
-        wkv7_invert<MODE>(s);
+        wkv7_invert<MODE>(s, threads);
         real P[2 * F][4] = {}, b[2];
 #pragma unroll
         for (int j = 0; j < J; j++) {
@@ -412,7 +419,7 @@ template<Wkv7Mode MODE, int N, int L, class Around> __global__ void __launch_bou
         for (int x = 0; x < 4 * F; x++) {
             int t = x / 4 * 8 + l.t + x % 2, i = i0 + x % 4 / 2 * 8;
             if constexpr (Around::inside) staged.y(t, i) = P[F + x / 4][x % 4];
-            else if (t < n && i < f.N) f.y[f.at(seq, t0 + t, h) + i] = (floatX)P[F + x / 4][x % 4];
+            else if (t < n && exists(i)) f.y[f.at(seq, t0 + t, h) + i] = (floatX)P[F + x / 4][x % 4];
         }
         if (resets.bits) {
             wkv7_keep(U, L, l, [&](int t) { return resets.to_end(t); }), wkv7_keep(V, L, l, [&](int t) { return resets.to_end(t); });
@@ -436,7 +443,7 @@ template<Wkv7Mode MODE, int N, int L, class Around> __global__ void __launch_bou
 #pragma unroll
         for (int x = 0; x < 4 * J; x++) {
             int i = i0 + x % 4 / 2 * 8, j = x / 4 * 8 + l.t + x % 2;
-            if (max(i, j) < f.N) f.state_out[f.state(seq, h) + i * f.N + j] = X[x / 4][x % 4];
+            if (exists(i, j)) f.state_out[f.state(seq, h) + i * f.N + j] = X[x / 4][x % 4];
         }
 }
 
@@ -461,7 +468,8 @@ __device__ inline void wkv7_put(const Wkv7BackwardArgs &g, bool whole, int64_t a
 template<int N, int L, int V, class Around = Wkv7Bare> struct Wkv7Backward {
     static constexpr size_t bytes = sizeof(real) * (Wkv7Keys<N, L>::count + (4 * L + N) * WKV7_PITCH<V> + Around::template backward_room<N, L>);
 };
-template<Wkv7Mode MODE, int N, int L, int V, class Around> __global__ void __launch_bounds__(N * 2, N <= 64 ? 2 : 1) wkv7_chunk_backward_kernel(Wkv7BackwardArgs g, Around around) {
+template<Wkv7Mode MODE, int N, int L, int V, bool FULL, class Around> __global__ void __launch_bounds__(N * 2, N <= 64 ? 2 : 1) wkv7_chunk_backward_kernel(Wkv7BackwardArgs g, Around around) {
+    if constexpr (FULL) g.f.N = N, g.f.reset = nullptr;
     extern __shared__ real wkv7_room[];
     const Wkv7Args &f = g.f;
     real *room = wkv7_room;
@@ -473,42 +481,44 @@ template<Wkv7Mode MODE, int N, int L, int V, class Around> __global__ void __lau
     const Wkv7Staged<N, L> staged = {{s.Q.p}, {s.Q.p + LN}, {s.K.p}, {s.K.p + LN}, {DT.p}, {W.p + LV}, {G.p + LV}, {DT.p}, s.slope, DT.p + N * PV};
     if constexpr (Around::inside) around.begin(staged);
     const Wkv7Lane l;
-    const int h = blockIdx.x, seq = blockIdx.y, slice = blockIdx.z * V, warp0 = threadIdx.x / 32 * 16, j0 = warp0 + l.g;
+    constexpr int threads = 2 * N;
+    const int h = blockIdx.x, seq = blockIdx.y, slice = V == N ? 0 : blockIdx.z * V, warp0 = threadIdx.x / 32 * 16, j0 = warp0 + l.g;
+    auto exists = [&](int i, int j = 0) { return FULL || max(i, j) < f.N; };
     real D[I][4];                            // D^T: rows are key channels of this warp
 #pragma unroll
     for (int x = 0; x < 4 * I; x++) {
         int i = slice + x / 4 * 8 + l.t + x % 2, j = j0 + x % 4 / 2 * 8;
-        D[x / 4][x % 4] = g.dstate_out && max(i, j) < f.N ? g.dstate_out[f.state(seq, h) + i * f.N + j] : real(0);
+        D[x / 4][x % 4] = g.dstate_out && exists(i, j) ? g.dstate_out[f.state(seq, h) + i * f.N + j] : real(0);
     }
     for (int t0 = (f.T - 1) / L * L; t0 >= 0; t0 -= L) {
-        const int n = min(L, f.T - t0);
+        const int n = FULL ? L : min(L, f.T - t0);
         const Wkv7Resets<L> resets(f, seq, t0, n);
         const real *kept = f.kept(seq, h, t0 / L, L);
-        auto fragment = [&](int i, int j) { return kept + wkv7_fragment(f.N, min(i, f.N - 8), min(j, f.N - 8)); };
-        auto X_at = [&](real S, int i, int j) { return wkv7_round<MODE>(max(i, j) < f.N ? S * s.center[j] : real(0)); };
+        auto fragment = [&](int i, int j) { return kept + (FULL ? wkv7_fragment(N, i, j) : wkv7_fragment(f.N, min(i, f.N - 8), min(j, f.N - 8))); };
+        auto X_at = [&](real S, int i, int j) { return wkv7_round<MODE>(exists(i, j) ? S * s.center[j] : real(0)); };
         if constexpr (Around::inside) {
             around.template enter<MODE>(staged, f, seq, h, t0, n);
             __syncthreads();                 // a, r, b, k, w are complete
         }
-        constexpr int STRIDE = 2 * N, OWN = L * V / STRIDE;  // threads of the block; numbers of V and of dY that one brings
+        constexpr int OWN = L * V / threads;  // numbers of V, and of dY, that a thread brings
         floatX raw_v[OWN], raw_dy[OWN];      // under way while Q and K are made; past the end: the last again
         if constexpr (!Around::inside)
 #pragma unroll
             for (int q = 0; q < OWN; q++) {
-                const int x = threadIdx.x + q * STRIDE;
-                const int64_t at = f.at(seq, t0 + min(x / V, n - 1), h) + min(slice + x % V, f.N - 1);
+                const int x = threadIdx.x + q * threads;
+                const int64_t at = f.at(seq, t0 + min(x / V, n - 1), h) + (FULL ? slice + x % V : min(slice + x % V, f.N - 1));
                 raw_v[q] = f.v[at], raw_dy[q] = g.dy[at];
             }
-        wkv7_prepare<MODE, Around>(s, staged, f, seq, h, t0, n);
+        wkv7_prepare<MODE, Around>(s, staged, f, seq, h, t0, n, threads);
         if constexpr (!Around::inside)
 #pragma unroll
             for (int q = 0; q < OWN; q++) {
-                const int x = threadIdx.x + q * STRIDE, t = x / V, i = x % V;
-                const bool present = t < n && slice + i < f.N;
+                const int x = threadIdx.x + q * threads, t = x / V, i = x % V;
+                const bool present = t < n && exists(slice + i);
                 W(L + t, i) = present ? (real)raw_v[q] : real(0), G(L + t, i) = present ? (real)raw_dy[q] : real(0);
             }
         __syncthreads();                     // Q, K, c, V, dY are complete
-        wkv7_masked<MODE, L, N>(s.M, s.Q, s.K, resets);
+        wkv7_masked<MODE, L, N>(s.M, s.Q, s.K, resets, threads);
 #pragma unroll
         for (int x = 0; x < 4 * I; x++) {
             D[x / 4][x % 4] *= s.last[j0 + x % 4 / 2 * 8];
@@ -519,7 +529,7 @@ template<Wkv7Mode MODE, int N, int L, int V, class Around> __global__ void __lau
         if (warp0 < V)
 #pragma unroll
             for (int j = 0; j < J; j++) S[j] = load<4>(fragment(slice + warp0, 8 * j) + threadIdx.x % 32 * 4);
-        wkv7_invert<MODE>(s);
+        wkv7_invert<MODE>(s, threads);
         real b[2], P[F][4] = {}, KD[2 * F][4] = {};
         if (warp0 < V) {                     // value channels warp0 ..
 #pragma unroll
@@ -576,14 +586,14 @@ template<Wkv7Mode MODE, int N, int L, int V, class Around> __global__ void __lau
             for (int x = 0; x < 4 * F; x++) {
                 int t = x / 4 * 8 + l.t + x % 2, i = slice + warp0 + l.g + x % 4 / 2 * 8;
                 if constexpr (Around::inside) staged.dv(t, i) = KD[F + x / 4][x % 4];
-                else if (t < n && i < f.N) g.dv[f.at(seq, t0 + t, h) + i] = (floatX)KD[F + x / 4][x % 4];
+                else if (t < n && exists(i)) g.dv[f.at(seq, t0 + t, h) + i] = (floatX)KD[F + x / 4][x % 4];
             }
         }
         __syncthreads();                     // U, Z are complete
         real X[I][4];                        // of all value channels; on its way while dM is made
 #pragma unroll
         for (int x = 0; x < 4 * I; x++) X[x / 4][x % 4] = fragment(slice + x / 4 * 8, warp0 + x % 4 / 2 * 8)[(l.t + x % 2) * 16 + l.g / 2 * 4 + x / 4 % 2 * 2 + l.g % 2];
-        wkv7_masked<MODE, L, V>(dM, G, W, resets);
+        wkv7_masked<MODE, L, V>(dM, G, W, resets, threads);
         real dQ[2 * F][4] = {}, dK[2 * F][4] = {}, E[2] = {};  // transposed; E: sum_i X dX
 #pragma unroll
         for (int m = 0; m < I; m++) {
@@ -648,13 +658,13 @@ template<Wkv7Mode MODE, int N, int L, int V, class Around> __global__ void __lau
 #pragma unroll
                 for (int e = 0; e < 2; e++) {
                     int t = 8 * q + l.t + e, x = 2 * r + e;
-                    if (t >= n || j >= f.N) continue;
+                    if (t >= n || !exists(j)) continue;
                     real now = s.E[(t + 1) * s.PN + j], back = reciprocal(Vec<1>(now))[0];
                     real dl = resets.at(t) ? real(0) : flow + before + (e ? gain[0] : real(0)) - used[e];
                     real dr = dQ[F + q][x] * now, dw = dl * s.slope[t * s.PN + j], dk = dK[F + q][x] * back, da = dQ[q][x] * s.E[t * s.PN + j], db = dK[q][x] * back;
                     if constexpr (Around::inside)  // this lane alone has read these five by now, the rest of its warp before the sums above
                         staged.r(t, j) = dr, staged.dw[t * s.PN + j] = dw, staged.k(t, j) = dk, staged.a(t, j) = da, staged.b(t, j) = db;
-                    else wkv7_put(g, gridDim.z == 1, f.at(seq, t0 + t, h) + j, dr, dw, dk, da, db);
+                    else wkv7_put(g, V == N || gridDim.z == 1, f.at(seq, t0 + t, h) + j, dr, dw, dk, da, db);
                 }
                 flow += all;
             }
@@ -666,7 +676,7 @@ template<Wkv7Mode MODE, int N, int L, int V, class Around> __global__ void __lau
 #pragma unroll
         for (int x = 0; x < 4 * I; x++) {
             int i = slice + x / 4 * 8 + l.t + x % 2, j = j0 + x % 4 / 2 * 8;
-            if (max(i, j) < f.N) g.dstate_in[f.state(seq, h) + i * f.N + j] = D[x / 4][x % 4];
+            if (exists(i, j)) g.dstate_in[f.state(seq, h) + i * f.N + j] = D[x / 4][x % 4];
         }
     if constexpr (Around::inside) around.finish(staged, f, seq, h);
 }
@@ -681,15 +691,25 @@ __global__ void wkv7_add_slices_kernel(Wkv7BackwardArgs g, int slices) {
 // Heads of up to N channels, in `slices` blocks each; backward: in blocks of V value channels, with scratch if they are several
 template<Wkv7Mode MODE, int N, int L, class Around = Wkv7Bare> inline void wkv7_chunk_forward(const Wkv7Args &f, int slices, cudaStream_t stream, const Around &around = {}) {
     size_t bytes = (Wkv7Keys<N, L>::forward_count + (Around::inside ? Wkv7Staged<N, L>::forward_count : 0) + Around::template forward_room<N, L>) * sizeof(real);
-    allow_shared(wkv7_chunk_forward_kernel<MODE, N, L, Around>, bytes, f.N);
-    wkv7_chunk_forward_kernel<MODE, N, L, Around><<<dim3(f.H, f.B, slices), 2 * N / slices, bytes, stream>>>(f, around);
-    launchCheck();
+    auto launch = [&](auto kernel) {
+        allow_shared(kernel, bytes, f.N);
+        cudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100));  // percent: for all blocks that registers allow
+        kernel<<<dim3(f.H, f.B, slices), 2 * N / slices, bytes, stream>>>(f, around);
+        launchCheck();
+    };
+    if (wkv7_full<N, L>(f, slices)) launch(wkv7_chunk_forward_kernel<MODE, N, L, N == 64, Around>);
+    else launch(wkv7_chunk_forward_kernel<MODE, N, L, false, Around>);
 }
 template<Wkv7Mode MODE, int N, int L, int V, class Around = Wkv7Bare> inline void wkv7_chunk_backward(const Wkv7BackwardArgs &g, cudaStream_t stream, const Around &around = {}) {
     size_t bytes = Wkv7Backward<N, L, V, Around>::bytes;
     int slices = ceil_div(g.f.N, V);
-    allow_shared(wkv7_chunk_backward_kernel<MODE, N, L, V, Around>, bytes, g.f.N);
-    wkv7_chunk_backward_kernel<MODE, N, L, V, Around><<<dim3(g.f.H, g.f.B, slices), 2 * N, bytes, stream>>>(g, around);
+    auto launch = [&](auto kernel) {
+        allow_shared(kernel, bytes, g.f.N);
+        cudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100));  // as for forward
+        kernel<<<dim3(g.f.H, g.f.B, slices), 2 * N, bytes, stream>>>(g, around);
+    };
+    if (wkv7_full<N, L>(g.f, 1)) launch(wkv7_chunk_backward_kernel<MODE, N, L, V, N == 64, Around>);
+    else launch(wkv7_chunk_backward_kernel<MODE, N, L, V, false, Around>);
     if (slices > 1) wkv7_add_slices_kernel<<<ceil_div((int64_t)g.f.B * g.f.T * g.f.H * g.f.N, 256), 256, 0, stream>>>(g, slices);
     launchCheck();
 }

@@ -6,7 +6,7 @@
 # 16 bit is bf16, and fp16 on sm_75. A cell is the registers of a thread, and where there are any the bytes of stack and
 # of spills (stores + loads). What is in <>:
 #     wkv4       the rung of kernels 1, the channels of a thread in the others
-#     wkv7       tf32 or not, channels of a head up to, steps of a chunk, value channels of a block, fused: gates and norm inside
+#     wkv7       tf32 or not, channels of a head up to, steps of a chunk, value channels of a block, full: whole chunks, no padding, no resets, fused: gates and norm inside
 #     attention  exact <F, S, ..>: lanes, rows; mma <P, [KEYS,] DROPOUT>: padded head size
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -27,7 +27,8 @@ for bits in 16 32; do
         grep -i warning "$tmp/log" >&2 || true
         c++filt <"$tmp/log" | awk -v b=$bits -v a="$arch" -v prefix="^$prefix" '
             /Compiling entry/ { match($0, /\x27.*\x27/); name = substr($0, RSTART + 1, RLENGTH - 2); sub(/^void /, "", name)
-                                gsub(/\(Wkv7Mode\)0/, "tf32", name); gsub(/\(Wkv7Mode\)1/, "fp32", name); gsub(/\((int|bool)\)/, "", name); sub(/, Wkv7Bare/, "", name); sub(/Wkv7Gates(Backward)?/, "fused", name); sub(/\(.*/, "", name)
+                                gsub(/\(Wkv7Mode\)0/, "tf32", name); gsub(/\(Wkv7Mode\)1/, "fp32", name); if (name ~ /^wkv7/) { gsub(/, (\(bool\)0|false)/, "", name); gsub(/\(bool\)1|true/, "full", name) }
+                                gsub(/\((int|bool)\)/, "", name); sub(/, Wkv7Bare/, "", name); sub(/Wkv7Gates(Backward)?/, "fused", name); sub(/\(.*/, "", name)
                                 gsub(/__nv_bfloat16|__half/, "floatX", name); if (b == 32) sub(/, float>/, ">", name) }
             /stack frame/     { stack = $1; spills = $5 + $9 }
             / Used /          { for (i = 1; i < NF; i++) if ($i == "Used") used = $(i + 1)
