@@ -318,9 +318,10 @@ template<int W> __global__ void out_forward_kernel(OutArgs a) {
     Vec<W> w = h.get(a.w), b = h.get(a.b), r_k = h.get(a.r_k);
     for (Walk i; i.row < a.s.rows; i.row += i.step) {
         int64_t at = i.row * a.s.H * a.s.N + h.c;
-        Normed<W> n(h, h.get(a.y, at), a.s.N);
-        real s = h.sum(h.get(a.r, at) * h.get(a.kp, at) * r_k);
-        h.put(a.out, at, (n.xh * w + b + h.get(a.vp, at) * s) * h.get(a.g, at));
+        const Vec<W> y = h.get(a.y, at), r = h.get(a.r, at), kp = h.get(a.kp, at), vp = h.get(a.vp, at), g = h.get(a.g, at);  // under way before the first sum
+        Normed<W> n(h, y, a.s.N);
+        real s = h.sum(r * kp * r_k);
+        h.put(a.out, at, (n.xh * w + b + vp * s) * g);
     }
 }
 // dg = dout (GroupNorm(y) + s v'), dy through the norm; the bonus is left to prepare_backward
@@ -338,10 +339,11 @@ template<int W> __global__ void out_backward_kernel(OutBackwardArgs x) {
     Walk i;
     for (; i.row < a.s.rows; i.row += i.step) {
         int64_t at = i.row * C + h.c;
-        Normed<W> n(h, h.get(a.y, at), a.s.N);
-        real s = h.sum(h.get(a.r, at) * h.get(a.kp, at) * r_k);
-        Vec<W> dout = h.get(x.dout, at), d = dout * h.get(a.g, at);
-        h.put(x.dg, at, dout * (n.xh * w + b + h.get(a.vp, at) * s));
+        const Vec<W> y = h.get(a.y, at), r = h.get(a.r, at), kp = h.get(a.kp, at), vp = h.get(a.vp, at), dout = h.get(x.dout, at), g = h.get(a.g, at);
+        Normed<W> n(h, y, a.s.N);
+        real s = h.sum(r * kp * r_k);
+        const Vec<W> d = dout * g;
+        h.put(x.dg, at, dout * (n.xh * w + b + vp * s));
         dw += d * n.xh, db += d;
         h.put(x.dy, at, n.backward(h, d * w, a.s.N));
     }
