@@ -244,6 +244,16 @@ TEST("wkv: k in +-200 over 4096 steps is finite and right") {
         p.check(got, p.reference(got), 10 * WKV_TOLERANCE, "k in +-200");  // k itself carries an error of 200 eps into e^k
     }
 }
+TEST("wkv: one key far from the others, at every step of a chunk, below and above where the reference moves") {
+    for (double jump : {-100., -29., -26., 26., 29., 100.})  // it moves beyond 2^40 = e^27.7, fp32 ends at e^88
+        for (int warps : {1, 3}) {
+            WkvProblem p(2, 18 * WKV_CHUNK, 20, 1, true, 13);
+            for (int i = 0; i < WKV_CHUNK; i++)
+                for (int c = 0; c < 20; c++) p.k[(i * WKV_CHUNK + i) * 20 + c] = (floatX)(float)jump;
+            WkvRun got = p.run(warps);
+            p.check(got, p.reference(got), 10 * WKV_TOLERANCE, "one far key");
+        }
+}
 TEST("wkv: a bonus of +-60 is finite and right") {
     WkvProblem p(1, 100, 24, 3, true, 11);
     for (int c = 0; c < 24; c++) p.first[c] = c % 3 * 60 - 60;

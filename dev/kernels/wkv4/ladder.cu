@@ -114,7 +114,7 @@ __global__ void wkv_forward_kernel3(Buffers x) {
     for (int t = 0; t < x.T; t++) {
         int64_t i = ((int64_t)b * x.T + t) * x.C + c;
         Vec<1> v = load<1>(x.v + i);
-        WkvStep<1> s = wkv_step(z, load<1>(x.k + i), p);
+        WkvStep<1> s = wkv_step(z, load<1>(x.k + i) * LOG2E, p);
         store(x.wkv + i, (s.c1 * z.A + s.c2 * v) * reciprocal(s.c1 * z.B + s.c2));
         wkv_advance(z, s, v);
     }
@@ -127,14 +127,14 @@ __global__ void wkv_backward_kernel3(Buffers x) {
     for (int t = 0; t < x.T; t++) {
         int64_t i = ((int64_t)b * x.T + t) * x.C + c;
         store_state(x.scratch + i, x.N(), z);
-        wkv_advance(z, wkv_step(z, load<1>(x.k + i), p), load<1>(x.v + i));
+        wkv_advance(z, wkv_step(z, load<1>(x.k + i) * LOG2E, p), load<1>(x.v + i));
     }
     Vec<1> al = 0, be = 0, dw = 0, du = 0;
     for (int t = x.T - 1; t >= 0; t--) {
         int64_t i = ((int64_t)b * x.T + t) * x.C + c;
         z = load_state<1>(x.scratch + i, x.N());
         Vec<1> v = load<1>(x.v + i);
-        WkvStep<1> s = wkv_step(z, load<1>(x.k + i), p);
+        WkvStep<1> s = wkv_step(z, load<1>(x.k + i) * LOG2E, p);
         Vec<1> inverse = reciprocal(s.c1 * z.B + s.c2), y = (s.c1 * z.A + s.c2 * v) * inverse, q = load<1>(x.gy + i) * inverse, e = s.c2 * q * (v - y);
         store(x.dv + i, s.c2 * q + s.d2 * al), store(x.dk + i, e + s.d2 * (al * v + be));
         du += e, dw += s.d1 * (al * z.A + be * z.B);
