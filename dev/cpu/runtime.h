@@ -3,7 +3,7 @@
 
 enum cudaMemcpyKind { cudaMemcpyHostToHost, cudaMemcpyHostToDevice, cudaMemcpyDeviceToHost, cudaMemcpyDeviceToDevice, cudaMemcpyDefault };
 enum { cudaStreamNonBlocking = 1, cudaEventDisableTiming = 2 };
-enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
+enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8, cudaFuncAttributePreferredSharedMemoryCarveout = 9 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeGlobal, cudaStreamCaptureModeThreadLocal, cudaStreamCaptureModeRelaxed };
 struct cudaDeviceProp {
     char name[256];
@@ -45,7 +45,8 @@ inline cudaError_t cudaGetDeviceProperties(cudaDeviceProp *p, int) {
     p->multiProcessorCount = cuda_cpu::opt.sms, p->l2CacheSize = 1 << 20, p->maxThreadsPerMultiProcessor = 2048;
     return cudaSuccess;
 }
-template<class K> inline cudaError_t cudaFuncSetAttribute(K *, cudaFuncAttribute, int v) {
+template<class K> inline cudaError_t cudaFuncSetAttribute(K *, cudaFuncAttribute a, int v) {
+    if (a != cudaFuncAttributeMaxDynamicSharedMemorySize) return cudaSuccess;
     if (v < 0 || (size_t)v > cuda_cpu::SMEM) return cuda_cpu::last_error = cudaErrorInvalidValue;
     if (v > cuda_cpu::max_smem) cuda_cpu::max_smem = v;
     return cudaSuccess;
