@@ -34,8 +34,7 @@ static std::string shell_word(const std::string &s) {
     return quoted + "'";
 }
 
-static volatile std::sig_atomic_t stopped = 0;  // the signal that did
-static void go_on() { if (stopped) fail("stopped by a signal: nothing was written"); }
+static void go_on() { if (stop_signal()) fail("stopped by a signal: nothing was written"); }
 
 // ------------------------------------------------------------------------------------------------
 // reading
@@ -385,7 +384,7 @@ static void prepare(Settings &o, const std::vector<std::string> &inputs, bool ki
 }
 
 int main(int argc, char **argv) {
-    on_stop_signals([](int which) { stopped = which; });
+    on_stop_signals();
     signal(SIGPIPE, SIG_IGN);  // what is printed is not the result: `| head -1` does not end the work
     int rc = run_main([&] {
         Settings o;
@@ -406,5 +405,5 @@ int main(int argc, char **argv) {
         prepare(o, options.words, options.given("tokenizer"));
         return 0;
     });
-    return rc && stopped ? 128 + stopped : rc;
+    return rc && stop_signal() ? 128 + stop_signal() : rc;
 }

@@ -56,10 +56,10 @@ inline std::string shortest(double x) {
     return s;
 }
 
-// Set by the handlers of those programs that end at a good moment
+// The signal that asked a program which ends at a good moment to end; 0: none yet
 inline volatile std::sig_atomic_t &stop_signal() { static volatile std::sig_atomic_t s; return s; }
 // What asks a program to end goes to `handler`, but not what was ignored before: under nohup, or in the background of a script
-inline void on_stop_signals(void (*handler)(int)) {
+inline void on_stop_signals(void (*handler)(int) = [](int which) { stop_signal() = which; }) {
     for (int s : {SIGINT, SIGTERM, SIGHUP})
         if (signal(s, handler) == SIG_IGN) signal(s, SIG_IGN);
 }

@@ -36,11 +36,10 @@ template<int W> __device__ inline MixRow<W> mix_row(const MixArgs &a, int64_t ro
     if (inside) {
         const int64_t i = row * a.C + c;
         Pack<floatX, W> x = load_pack<W>(a.x + i);
-        m.x = load<W>(x.x);
         if (a.kv) {
             Pack<floatX, W> r = load_pack<W>(a.r + i), kv = load_pack<W>(a.kv + i);  // all three under way before the first is used
             m.x = round_to_floatX(load<W>(x.x) + sigmoid(load<W>(r.x)) * load<W>(kv.x));
-        }
+        } else m.x = load<W>(x.x);
     }
     m.s = row_stats(m.x, inside, a.C, room, turn);
     if (inside) m.n = (m.x - m.s.mean) * m.s.rstd * load<W>(a.w + c) + load<W>(a.b + c);

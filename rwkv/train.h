@@ -444,7 +444,7 @@ template<class Model> struct Trainer {
             {"step", std::to_string(step)}, {"tokens", std::to_string(step * o.accum * B * T)}};
         for (const Option &option : typename Model::Config().table()) about[option.name] = options.find(option.name)->text();
         std::map<std::string, std::string> numbers = {
-            {"updates", std::to_string(updates)}, {"loss_scale", format("%.17g", loss_scale)}, {"good_steps", std::to_string(good_steps)}, {"matmul", matmul_choices()}};
+            {"updates", std::to_string(updates)}, {"loss_scale", shortest(loss_scale)}, {"good_steps", std::to_string(good_steps)}, {"matmul", matmul_choices()}};
         if (!tunes("weights")) numbers["base"] = base_crc;
         for (const Option &option : options.table)
             if (!of_start(option.name)) numbers[std::string("option.") + option.name] = utf8_repaired(option.text());  // other bytes would make the file unreadable
@@ -616,7 +616,7 @@ template<class Model> struct Trainer {
     int run(int argc, char **argv) {
         signal(SIGPIPE, SIG_IGN);  // who reads along may leave
         setup(argc, argv);
-        on_stop_signals([](int) { stop_signal() = 1; });
+        on_stop_signals();
         if (step >= o.steps) printf("nothing left to do: the run is at step %lld, and --steps is %lld\n", (long long)step, (long long)o.steps);
         Schedule schedule{o.schedule, o.lr, o.lr_final, o.warmup, o.steps};
         Progress progress(o.steps, std::max<int64_t>(1, o.steps / 50), step * o.accum * B * T);

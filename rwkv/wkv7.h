@@ -688,28 +688,24 @@ __global__ void wkv7_add_slices_kernel(Wkv7BackwardArgs g, int slices) {
         for (int x = 0; x < 5; x++) sum[x] += g.f.scratch[(z * 5 + x) * n + i];
     wkv7_put(g, true, i, sum[0], sum[1], sum[2], sum[3], sum[4]);
 }
+template<class Kernel> inline void wkv7_shared(Kernel *kernel, size_t bytes, int N) {
+    allow_shared(kernel, bytes, N);
+    cudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100));  // percent: for all blocks that registers allow
+}
 // Heads of up to N channels, in `slices` blocks each; backward: in blocks of V value channels, with scratch if they are several
 template<Wkv7Mode MODE, int N, int L, class Around = Wkv7Bare> inline void wkv7_chunk_forward(const Wkv7Args &f, int slices, cudaStream_t stream, const Around &around = {}) {
     size_t bytes = (Wkv7Keys<N, L>::forward_count + (Around::inside ? Wkv7Staged<N, L>::forward_count : 0) + Around::template forward_room<N, L>) * sizeof(real);
-    auto launch = [&](auto kernel) {
-        allow_shared(kernel, bytes, f.N);
-        cudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100));  // percent: for all blocks that registers allow
-        kernel<<<dim3(f.H, f.B, slices), 2 * N / slices, bytes, stream>>>(f, around);
-        launchCheck();
-    };
-    if (wkv7_full<N, L>(f, slices)) launch(wkv7_chunk_forward_kernel<MODE, N, L, N == 64, Around>);
-    else launch(wkv7_chunk_forward_kernel<MODE, N, L, false, Around>);
+    auto kernel = wkv7_full<N, L>(f, slices) ? wkv7_chunk_forward_kernel<MODE, N, L, N == 64, Around> : wkv7_chunk_forward_kernel<MODE, N, L, false, Around>;
+    wkv7_shared(kernel, bytes, f.N);
+    kernel<<<dim3(f.H, f.B, slices), 2 * N / slices, bytes, stream>>>(f, around);
+    launchCheck();
 }
 template<Wkv7Mode MODE, int N, int L, int V, class Around = Wkv7Bare> inline void wkv7_chunk_backward(const Wkv7BackwardArgs &g, cudaStream_t stream, const Around &around = {}) {
     size_t bytes = Wkv7Backward<N, L, V, Around>::bytes;
     int slices = ceil_div(g.f.N, V);
-    auto launch = [&](auto kernel) {
-        allow_shared(kernel, bytes, g.f.N);
-        cudaCheck(cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout, 100));  // as for forward
-        kernel<<<dim3(g.f.H, g.f.B, slices), 2 * N, bytes, stream>>>(g, around);
-    };
-    if (wkv7_full<N, L>(g.f, 1)) launch(wkv7_chunk_backward_kernel<MODE, N, L, V, N == 64, Around>);
-    else launch(wkv7_chunk_backward_kernel<MODE, N, L, V, false, Around>);
+    auto kernel = wkv7_full<N, L>(g.f, 1) ? wkv7_chunk_backward_kernel<MODE, N, L, V, N == 64, Around> : wkv7_chunk_backward_kernel<MODE, N, L, V, false, Around>;
+    wkv7_shared(kernel, bytes, g.f.N);
+    kernel<<<dim3(g.f.H, g.f.B, slices), 2 * N, bytes, stream>>>(g, around);
     if (slices > 1) wkv7_add_slices_kernel<<<ceil_div((int64_t)g.f.B * g.f.T * g.f.H * g.f.N, 256), 256, 0, stream>>>(g, slices);
     launchCheck();
 }

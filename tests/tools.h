@@ -32,9 +32,9 @@ TEST("prepare: its files appear together; one that is stopped leaves the old one
     put_file(d / "t.txt", std::string(1000, 'a')), put_file(d / "bad.txt", std::string(1000, 'b'));
     run_prepare({d / "t.txt", "--out", d / "o/x"});
     std::string before = file_bytes(d / "o/x_train.bin");
-    preparing::stopped = SIGTERM;
+    stop_signal() = SIGTERM;
     CHECK_ERROR(run_prepare({d / "bad.txt", "--out", d / "o/x"}), "stopped by a signal: nothing was written");
-    preparing::stopped = 0;
+    stop_signal() = 0;
     CHECK(with_file_limit(2900, [&] { run_prepare({d / "t.txt", d / "bad.txt", "--out", d / "o/x"}); return true; }), "a full disk");
     CHECK(names_in(d / "o") == "x.tok x_train.bin x_val.bin " && file_bytes(d / "o/x_train.bin") == before, "%s", names_in(d / "o").c_str());
     std::filesystem::create_directory(d / "o/x.tmp");
